@@ -1,0 +1,64 @@
+"""Conv-4, the network of few-shot learning.
+
+Vinyals et al., "Matching networks for one shot learning", NeurIPS 2016, arXiv:1606.04080,
+section 4.1; also that of prototypical networks and MAML.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tlresearch.backbones.classifier import Backbone, require_size
+from tlresearch.backbones.layers import BatchNorm2d
+from tlresearch.settings import Bounds
+
+_BLOCKS = 4
+
+
+@dataclass(frozen=True)
+class Conv4:
+    """Four times: 3x3 convolution, batch norm, ReLU, 2x2 max pool; then flattened."""
+
+    channels: Annotated[int, Bounds(ge=1)] = 64
+    """Filters of each convolution, at least 1; MAML takes 32 on mini-ImageNet."""
+
+    statistics: Literal["running", "batch"] = "running"
+    """What batch norm uses in evaluation: running statistics, or always those of the batch as in
+    MAML, which keeps no buffers and so can be differentiated in an inner loop under `vmap`."""
+
+    def build(self, input_shape: tuple[int, int, int]) -> "Conv4Backbone":
+        """The network for images of shape (channels, rows, columns), at least 16 x 16.
+
+        Raises:
+            UserError: the images are smaller.
+        """
+        require_size("conv4", input_shape, 2**_BLOCKS)
+        return Conv4Backbone(input_shape, self)
+
+
+class Conv4Backbone(Backbone):
+    """The module of `Conv4`; width = channels · ⌊rows / 16⌋ · ⌊columns / 16⌋."""
+
+    def __init__(self, input_shape: tuple[int, int, int], settings: Conv4) -> None:
+        super().__init__()
+        inputs, rows, columns = input_shape
+        channels = settings.channels
+        self.layers = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv2d(channels if block else inputs, channels, 3, padding=1),
+                    BatchNorm2d(channels, track_running_stats=settings.statistics == "running"),
+                    nn.ReLU(),
+                    nn.MaxPool2d(2),
+                )
+                for block in range(_BLOCKS)
+            )
+        )
+        self.width = channels * (rows // 2**_BLOCKS) * (columns // 2**_BLOCKS)
+
+    def features(
+        self, x: Float[Tensor, "batch channels rows columns"]
+    ) -> Float[Tensor, "batch width"]:
+        return self.layers(x).flatten(1)

@@ -1,0 +1,150 @@
+"""Batch norm and dropout that are exact under `vmap` and `grad`.
+
+Both map over a seed stack with `randomness="error"`: batch norm keeps its running statistics in
+stacked buffers, dropout draws its mask from a key that is a stacked buffer too.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from tlresearch.functional.random import Key, bits
+
+_LANES = 4
+"""16-bit numbers in one 64-bit word."""
+
+_LEVELS = 1 << 15
+"""Values of a lane without its sign bit."""
+
+
+def _normalise_then_scale(layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """γ · (x − μ) / √(σ² + ε) + β, with γ and β outside `F.batch_norm`.
+
+    Affine `F.batch_norm` inside `grad` inside `vmap` gives wrong second-order gradients without
+    a warning (seen with torch 2.14); without affine parameters they are right.
+    """
+    layer._check_input_dim(x)
+    if layer.training and layer.num_batches_tracked is not None:
+        layer.num_batches_tracked.add_(1)
+    assert layer.momentum is not None
+    normalised = F.batch_norm(
+        x,
+        layer.running_mean,
+        layer.running_var,
+        training=layer.training or layer.running_mean is None,
+        momentum=layer.momentum,
+        eps=layer.eps,
+    )
+    channels = (-1,) + (1,) * (x.ndim - 2)
+    # Under autocast the activations are in half precision, and stay in it.
+    scale = layer.weight.view(channels).to(normalised.dtype)
+    shift = layer.bias.view(channels).to(normalised.dtype)
+    return normalised * scale + shift
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """γ · (x − μ) / √(σ² + ε) + β, per column (Ioffe and Szegedy, arXiv:1502.03167, alg. 1).
+
+    Parameters, buffers and values are those of `torch.nn.BatchNorm1d`; running statistics are
+    updated in place, also in a stack under `vmap`.
+
+    Args:
+        num_features: columns of x.
+        eps: ε.
+        momentum: weight of the new batch in the running statistics, in [0, 1].
+        track_running_stats: False keeps none, so that evaluation uses the batch's statistics
+            and the layer can stand in an inner loop (`grad` inside `vmap`).
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        track_running_stats: bool = True,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, True, track_running_stats)
+
+    def forward(self, input: Float[Tensor, "batch channels"]) -> Float[Tensor, "batch channels"]:
+        return _normalise_then_scale(self, input)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """γ · (x − μ) / √(σ² + ε) + β, per channel of an image; else as `BatchNorm1d`."""
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        track_running_stats: bool = True,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, True, track_running_stats)
+
+    def forward(
+        self, input: Float[Tensor, "batch channels rows columns"]
+    ) -> Float[Tensor, "batch channels rows columns"]:
+        return _normalise_then_scale(self, input)
+
+
+def dropout_mask(key: Key, levels: int, shape: tuple[int, ...]) -> Bool[Tensor, "..."]:
+    """True with probability `levels` / 2¹⁵, bool of shape `shape`.
+
+    As `random.bernoulli`, but one hashed word serves four elements: the hash is what a mask costs.
+
+    Args:
+        key: one key, shape `()`.
+        levels: 0 … 2¹⁵ − 1.
+        shape: of the mask.
+    """
+    size = math.prod(shape)
+    lanes = bits(key, (-(-size // _LANES),)).view(torch.int16) & (_LEVELS - 1)
+    return (lanes < levels)[:size].view(shape)
+
+
+class Dropout(nn.Module):
+    """x ⊙ m / q with m ~ Bernoulli(q), q = 1 − p, in training; x in evaluation or if p = 0.
+
+    Srivastava et al., JMLR 15 (2014), scaled in training as is usual. q is rounded to a multiple
+    of 2⁻¹⁵ and the scale uses the rounded q, so the expectation is x exactly.
+
+    The mask is a pure function of the buffer `key`, which the training loop sets before each
+    step (see `dropout_keys`); it is not part of a checkpoint. In a stack it has shape (seeds,).
+
+    Args:
+        p: probability to drop an element, in [0, 1).
+
+    Raises:
+        ValueError: p lies outside [0, 1).
+    """
+
+    key: Tensor
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"the dropout probability is at least 0 and below 1, not {p}")
+        self.p = p
+        self.register_buffer("key", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        if not self.training or self.p == 0:
+            return x
+        levels = min(max(1, round((1 - self.p) * _LEVELS)), _LEVELS - 1)
+        mask = dropout_mask(self.key, levels, tuple(x.shape))
+        return x * (mask.to(x.dtype) * (_LEVELS / levels))
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def dropout_keys(module: nn.Module) -> list[str]:
+    """Names of the `key` buffers of all `Dropout` layers, in the order of `named_modules`.
+
+    The loop gives layer i the key `fold(make_key(seed, "dropout", step), i)`.
+    """
+    layers = module.named_modules()
+    return [f"{name}.key".lstrip(".") for name, layer in layers if isinstance(layer, Dropout)]

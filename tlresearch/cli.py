@@ -1,0 +1,191 @@
+"""The command `tlresearch`: run, table, list, describe, data.
+
+torch and the rest are imported when a command needs them, so that `--help` answers at once and
+OpenMP's settings are in place before torch reads them.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tlresearch import __version__
+from tlresearch.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code: 0, 1 (a seed failed), 2 (bad input), 130 (Ctrl-C)."""
+    options = _parser().parse_args(arguments)
+    _pin_threads()
+    try:
+        return options.command(options)
+    except UserError as error:
+        print(f"tlresearch: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ntlresearch: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has gone; a second error at exit would only confuse.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _pin_threads() -> None:
+    """Before torch is imported. Unpinned, both threads of a two-core machine were seen on one core."""
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_PROC_BIND", "true")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tlresearch", description="Transfer techniques, reproduced: from an experiment file to a table."
+    )
+    parser.add_argument("--version", action="version", version=f"tlresearch {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run what an experiment file still lacks, print its table")
+    _add_experiment(run)
+    run.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    run.add_argument("--threads", type=_positive, help="CPU threads (default: torch's choice)")
+    run.add_argument("--dry-run", action="store_true", help="show the plan and stop")
+    run.set_defaults(command=_run)
+    table = commands.add_parser("table", help="print the table of an experiment from its records")
+    _add_experiment(table)
+    table.add_argument("--format", choices=["md", "csv", "latex"], default="md")
+    table.set_defaults(command=_table)
+    listing = commands.add_parser("list", help="methods, datasets, backbones or experiments")
+    listing.add_argument(
+        "what", nargs="?", choices=["methods", "datasets", "backbones", "experiments"]
+    )
+    listing.set_defaults(command=_list)
+    describe = commands.add_parser("describe", help="settings of a method, backbone, family or train")
+    describe.add_argument("name", help="e.g. ewc, mlp, continual, train")
+    describe.set_defaults(command=_describe)
+    data = commands.add_parser("data", help="every data set, where it was found; or check its files")
+    data.add_argument("action", nargs="?", choices=["list", "verify"], default="list")
+    _add_data(data)
+    data.set_defaults(command=_data)
+    return parser
+
+
+def _add_experiment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="experiment file (YAML)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="dotted.key=value", help="e.g. train.steps=500; key=1,2,3 sweeps"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="results folder (default: results)"
+    )
+    _add_data(parser)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, help="data root (default: $TLRESEARCH_DATA)")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("expected a whole number of at least 1")
+    return value
+
+
+def _run(options: argparse.Namespace) -> int:
+    from tlresearch.launch import local, progress
+    from tlresearch.launch.outputs import records_of, table_of, write_outputs
+    from tlresearch.results.tables import to_markdown
+    from tlresearch.training.device import choose_device, prepare_process
+
+    device = choose_device(options.device)
+    prepare_process(options.threads)
+    experiment, plan, store, plan_store = _prepare(options, device)
+    waiting = local.missing_stacks(plan, store)
+    print(progress.plan_text(experiment, plan, waiting))
+    if options.dry_run:
+        return 0
+    _check_writable(options.results)
+    if waiting:
+        from tlresearch.launch.plan import write_plan
+
+        write_plan(plan, plan_store)
+        with progress.reporter(waiting) as reporter:
+            local.run(experiment, plan, store, device, options.data, reporter)
+    paths = write_outputs(experiment, plan, store)
+    records = records_of(plan, store)
+    print(to_markdown(table_of(experiment, records)))
+    print("Written: " + ", ".join(str(path) for path in paths))
+    failed = sum(record["status"] == "failed" for record in records)
+    return 1 if failed else 0
+
+
+def _prepare(options: argparse.Namespace, device: Any) -> tuple[Any, Any, Any, Any]:
+    """Experiment, plan, and the stores of its records and of its plan."""
+    from tlresearch import experiment as experiments
+    from tlresearch.launch.outputs import output_name
+    from tlresearch.launch.plan import make_plan
+    from tlresearch.results.store import Store
+
+    _check_root(options.data)
+    experiment = experiments.load(options.file, options.overrides)
+    store = Store(options.results, experiment.name)
+    plan_store = Store(options.results, output_name(experiment))
+    return experiment, make_plan(experiment, plan_store, device, options.data), store, plan_store
+
+
+def _check_root(root: Path | None) -> None:
+    if root is not None and not root.is_dir():
+        raise UserError(f"--data: {root} is no folder; expected the data root")
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuses before any work what would fail after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-test-{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"--results: {folder} cannot be written ({error.strerror}); "
+            "choose another folder or change its permissions"
+        ) from None
+
+
+def _table(options: argparse.Namespace) -> int:
+    import torch
+
+    from tlresearch.launch.outputs import records_of, table_of
+    from tlresearch.results import tables
+
+    experiment, plan, store, _ = _prepare(options, torch.device("cpu"))
+    writer = {"md": tables.to_markdown, "csv": tables.to_csv, "latex": tables.to_latex}
+    print(writer[options.format](table_of(experiment, records_of(plan, store))), end="")
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from tlresearch import inspection
+
+    print(inspection.listing(options.what))
+    return 0
+
+
+def _describe(options: argparse.Namespace) -> int:
+    from tlresearch import inspection
+
+    print(inspection.describe(options.name))
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from tlresearch import inspection
+
+    _check_root(options.data)
+    if options.action == "verify":
+        text, sound = inspection.verified(options.data)
+        print(text)
+        return 0 if sound else 1
+    print(inspection.datasets(options.data))
+    return 0

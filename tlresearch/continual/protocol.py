@@ -1,0 +1,261 @@
+"""The order of continual learning: task after task, all tasks measured after each.
+
+Row 0 of the accuracy matrix is the network at initialisation, row i follows the i-th task. In the
+class-incremental scenario a row is measured among the classes seen so far (row 0: those of the
+first task), so the accuracy on a task not yet seen is 0.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tlresearch.backbones import Settings
+from tlresearch.continual import METHODS
+from tlresearch.continual.method import ContinualMethod
+from tlresearch.data import catalogue
+from tlresearch.data.batches import PoolData, StageBatches, joint_pool
+from tlresearch.data.tasks import Pool, StreamSettings, TaskStream, check_stream, make_stream
+from tlresearch.errors import UserError
+from tlresearch.functional import metrics
+from tlresearch.training import checkpoint, tree
+from tlresearch.training.best import Best
+from tlresearch.training.device import dtype_of
+from tlresearch.training.evaluation import accuracy_per_seed
+from tlresearch.training.loop import Training, fit, start
+from tlresearch.training.observer import CHECKPOINT_SECONDS, RunFiles, RunObserver
+from tlresearch.training.settings import Train
+from tlresearch.training.stack import stack_networks
+
+__all__ = ["METHODS", "METRICS", "Benchmark", "Outcome", "StackRun", "check", "run_stack"]
+
+Benchmark = StreamSettings
+METRICS = tuple(metrics.METRICS)
+
+
+@dataclass(frozen=True)
+class StackRun:
+    """What one stack runs: seeds (and strengths) of one method in one setting."""
+
+    benchmark: StreamSettings
+    backbone: Settings
+    method: ContinualMethod
+    train: Train
+    seeds: list[int]
+    fields: dict[str, list[float]]
+    """Numeric settings of the method that differ within the stack, one value per seed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one seed's run came to."""
+
+    metrics: dict[str, float]
+    arrays: dict[str, Any]
+    status: str
+    reason: str | None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def check(benchmark: StreamSettings, method: ContinualMethod, label: str, train: Train) -> None:
+    """Refuses combinations that make no sense, before any work.
+
+    Raises:
+        UserError: naming the key, what was expected and what to do.
+    """
+    entry = catalogue.DATASETS.get(benchmark.dataset)
+    if entry is None:
+        catalogue.load(benchmark.dataset)  # refuses the name, with the nearest ones
+        return
+    check_stream(benchmark, entry.classes)
+    if benchmark.scenario not in method.scenarios:
+        raise UserError(
+            f"methods.{label}: {type(method).__name__} cannot do the scenario "
+            f"'{benchmark.scenario}'; it can do {', '.join(method.scenarios)}"
+        )
+    if train.checkpoint == "selected" and benchmark.validation == 0:
+        raise UserError(
+            "train.checkpoint: 'selected' needs a held-out part of the training data; set "
+            "benchmark.validation to a fraction above 0, e.g. 0.1"
+        )
+
+
+def run_stack(
+    run: StackRun,
+    device: torch.device,
+    files: RunFiles,
+    root: Any = None,
+    progress: Callable[[int], None] = lambda steps: None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> list[Outcome]:
+    """Trains the seeds of a stack on all tasks, from its checkpoint if there is one.
+
+    Args:
+        run: what to run.
+        device: where.
+        files: its checkpoint (removed by the caller when the records are written) and its log.
+        root: data root; None: where the environment says.
+        progress: told of the steps done.
+        checkpoint_seconds: time between checkpoints.
+    """
+    data = catalogue.load(run.benchmark.dataset, root)
+    stream = make_stream(run.benchmark, data, run.seeds, device, dtype_of(run.train.precision))
+    journey = _Journey(run, stream, begin(run, stream, device), files, progress, checkpoint_seconds)
+    journey.resume()
+    journey.travel()
+    return journey.outcomes()
+
+
+def begin(run: StackRun, stream: TaskStream, device: torch.device) -> Training:
+    """The networks of all seeds at initialisation."""
+    dtype = dtype_of(run.train.precision)
+    networks = [
+        run.method.networks(run.backbone, stream.shape, stream.units, seed).to(dtype)
+        for seed in run.seeds
+    ]
+    state = tree.stack([run.method.init(network.to(device)) for network in networks])
+    stack = stack_networks(networks, device)
+    fields = {
+        name: torch.tensor(values, dtype=dtype, device=device)
+        for name, values in run.fields.items()
+    }
+    return start(run.seeds, stack, run.method, fields, run.train, state)
+
+
+class _Journey:
+    """One stack on its way through the tasks."""
+
+    def __init__(
+        self,
+        run: StackRun,
+        stream: TaskStream,
+        training: Training,
+        files: RunFiles,
+        progress: Callable[[int], None],
+        checkpoint_seconds: float,
+    ) -> None:
+        self.run, self.stream, self.training, self.files = run, stream, training, files
+        self.progress, self.checkpoint_seconds = progress, checkpoint_seconds
+        shape = (len(run.seeds), stream.tasks + 1, stream.tasks)
+        self.matrix = torch.full(shape, float("nan"), dtype=torch.float64)
+        self.stage, self.step = 0, 0
+        self.best: Best | None = None
+        self.seconds, self.began = 0.0, time.monotonic()
+
+    def place(self, step: int) -> dict[str, Any]:
+        """What a checkpoint says of the way so far."""
+        best = self.best and {
+            "score": self.best.score,
+            "params": self.best.params,
+            "buffers": self.best.buffers,
+        }
+        seconds = self.seconds + time.monotonic() - self.began
+        place = {"stage": self.stage, "step": step, "matrix": self.matrix}
+        return place | {"best": best, "seconds": seconds}
+
+    def resume(self) -> None:
+        """Goes to where the checkpoint was, if there is one."""
+        if not self.files.checkpoint.exists():
+            self.files.log_lines_before(0, 0)
+            return
+        place = checkpoint.load(self.files.checkpoint, self.training)
+        self.stage, self.step, self.matrix = place["stage"], place["step"], place["matrix"].cpu()
+        self.seconds = place["seconds"]
+        self.best = Best(**place["best"]) if place["best"] else None
+        self.files.log_lines_before(self.stage, self.step)
+        self.progress(self.stage * self.run.train.steps + self.step)
+
+    def travel(self) -> None:
+        """Learns the remaining tasks."""
+        if self.stage == 0 and self.step == 0:
+            self._measure(0)
+        while self.stage < self.stream.tasks and any(self.training.active):
+            self._learn()
+            self._remember()
+            self._measure(self.stage + 1)
+            self.stage, self.step, self.best = self.stage + 1, 0, None
+
+    def outcomes(self) -> list[Outcome]:
+        """Metrics and matrix of each seed."""
+        total = self.seconds + time.monotonic() - self.began
+        rows = []
+        for place, failure in enumerate(self.training.failures):
+            matrix = self.matrix[place]
+            done = {} if failure else {k: f(matrix).item() for k, f in metrics.METRICS.items()}
+            details = {"steps": int(self.training.steps[place]), "stack_seconds": total}
+            arrays = {"accuracy_matrix": matrix.tolist()}
+            status = "failed" if failure else "finished"
+            rows.append(Outcome(done, arrays, status, failure, details))
+        return rows
+
+    def _learn(self) -> None:
+        """Trains on the current task."""
+        train, training = self.run.train, self.training
+        if train.reset_optimizer and self.step == 0 and self.stage > 0:
+            training.reset_optimizer()
+        batches = StageBatches(
+            self.stream, self._training_pools(), self.stage, train.batch_size, train.steps
+        )
+        observer = RunObserver(
+            training, self.files, self.stage, self.place, self.progress, self.checkpoint_seconds
+        )
+        if train.checkpoint == "last":
+            fit(training, batches.batch, train.steps, self.step, observer)
+        else:
+            self._fit_and_select(batches, observer)
+        observer.flush()
+
+    def _fit_and_select(self, batches: StageBatches, observer: RunObserver) -> None:
+        """Trains, and ends with each seed's weights that were best on the held-out part."""
+        train, training = self.run.train, self.training
+        self.best = self.best or Best.start(training.stack)
+        while self.step < train.steps and any(training.active):
+            until = min(self.step - self.step % train.evaluate_every + train.evaluate_every, train.steps)
+            fit(training, batches.batch, until, self.step, observer)
+            self.step = until
+            held_out = [self._held_out(place) for place in range(len(self.run.seeds))]
+            self.best.update(training.stack, accuracy_per_seed(training, held_out))
+        self.best.restore(training.stack)
+
+    def _held_out(self, place: int) -> Any:
+        pool = self._of_stage(self.stream.held_out_pools[place])
+        return PoolData(self.stream, place, pool, self.stage).batches()
+
+    def _training_pools(self) -> list[Pool]:
+        return [self._of_stage(pools) for pools in self.stream.train_pools]
+
+    def _of_stage(self, pools: Sequence[Pool]) -> Pool:
+        """The current task's pool, or that of all tasks so far for a method that sees them."""
+        if self.run.method.sees == "tasks so far":
+            return joint_pool(list(pools[: self.stage + 1]))
+        return pools[self.stage]
+
+    def _remember(self) -> None:
+        """The method's state after the task, seed by seed."""
+        states = []
+        for place, pool in enumerate(self._training_pools()):
+            method, networks = self.training.one(place)
+            state = tree.take(self.training.state, place)
+            data = PoolData(self.stream, place, pool, self.stage)
+            states.append(method.after_task(networks, state, data))
+        self.training.state = tree.stack(states)
+
+    def _measure(self, row: int) -> None:
+        """Accuracy on every task, as a row of the matrix; NaN for seeds that were stopped."""
+        stage = max(0, row - 1)
+        for task in range(self.stream.tasks):
+            data = [
+                PoolData(self.stream, place, pools[task], stage, evaluation=True).batches()
+                for place, pools in enumerate(self.stream.evaluation_pools)
+            ]
+            scores = accuracy_per_seed(self.training, data).cpu()
+            stopped = ~torch.tensor(self.training.active)
+            self.matrix[:, row, task] = scores.masked_fill(stopped, float("nan"))
+
+
+def matrix_of(outcome: Outcome) -> Tensor:
+    """The accuracy matrix of an outcome, float64 (T + 1, T)."""
+    return torch.tensor(outcome.arrays["accuracy_matrix"], dtype=torch.float64)

@@ -1,0 +1,9 @@
+"""The one error that is meant for the person at the keyboard."""
+
+
+class UserError(Exception):
+    """Something the user gave cannot be used.
+
+    Its text is one sentence: what is wrong, where, what was expected and what to do.
+    The command prints it without a traceback and exits with code 2.
+    """

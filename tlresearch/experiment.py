@@ -1,0 +1,333 @@
+"""The schema of an experiment file: everything a table depends on, and nothing else.
+
+A file names a family, its benchmark, a backbone, methods, training and seeds. `settings` vary it by
+dotted keys under a name of their own; `sweep` varies one key over values. Method × setting × seed is a
+*cell*, the unit of a record.
+"""
+
+import copy
+import dataclasses
+import hashlib
+import itertools
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tlresearch import families, schema, yamlfile
+from tlresearch.errors import UserError
+from tlresearch.results.published import Published
+from tlresearch.training.settings import Train, check_train
+
+
+@dataclass(frozen=True)
+class Header:
+    """The keys of an experiment file."""
+
+    family: str
+    """`continual`."""
+    benchmark: dict[str, Any]
+    """The family's benchmark; `tlresearch describe continual` lists its settings."""
+    backbone: dict[str, Any]
+    """`name` and the settings of a backbone."""
+    methods: dict[str, dict[str, Any]]
+    """Label in the table: `name` and the settings of a method."""
+    seeds: tuple[int, ...]
+    """Seeds of the runs, each at least 0, none twice."""
+    title: str = ""
+    """One line above the table."""
+    train: dict[str, Any] = field(default_factory=dict)
+    """Settings of training; see `training.settings.Train`."""
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Variations: a name, and dotted keys with the values they take."""
+    sweep: dict[str, list[Any]] = field(default_factory=dict)
+    """Dotted keys and the values they run through; one under `methods.LABEL` varies that method."""
+    metrics: tuple[str, ...] = ()
+    """Columns of the table, the first is the one compared; empty: the family's usual ones."""
+    published: list[Published] = field(default_factory=list)
+    """Numbers of papers, beside ours."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One method in one setting, resolved: what a run depends on apart from its seed."""
+
+    family: str
+    benchmark: Any
+    backbone: Any
+    method: Any
+    train: Train
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: a method in a setting with a seed."""
+
+    method: str
+    """Label in the table."""
+    setting: str
+    """Label of the setting; empty where there is only one."""
+    seed: int
+    config: Config
+
+    def key(self, fingerprint: str) -> str:
+        """SHA-256 of what the run depends on, of the data's `fingerprint` too; hexadecimal.
+
+        Fields at their defaults do not count, so that a new field keeps old keys.
+        """
+        plain = {"config": plain_config(self.config, defaults=False), "seed": self.seed}
+        text = json.dumps(plain | {"data": fingerprint}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A validated experiment file, and the cells it asks for."""
+
+    path: Path
+    header: Header
+    name: str
+    """Of its table, e.g. `continual/split_mnist_task`."""
+    overrides: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+    @property
+    def method_labels(self) -> list[str]:
+        """In the order of the file."""
+        return list(self.header.methods)
+
+    @property
+    def setting_labels(self) -> list[str]:
+        """In the order in which the file gives them."""
+        return list(dict.fromkeys(cell.setting for cell in self.cells))
+
+    @property
+    def metrics(self) -> list[str]:
+        """Columns of the table."""
+        return list(self.header.metrics or ("acc", "forgetting", "learning_accuracy"))
+
+
+def load(path: Path, overrides: list[str] | None = None) -> Experiment:
+    """Reads, overrides and checks an experiment file; nothing is run.
+
+    Args:
+        path: the YAML file.
+        overrides: `dotted.key=value` each; `key=1,2,3` sweeps a scalar.
+
+    Raises:
+        UserError: anything in it cannot be used; one sentence.
+    """
+    where = str(path)
+    raw = yamlfile.read(path)
+    if not isinstance(raw, dict):
+        raise UserError(f"{where}: expected keys and values such as 'family: continual'")
+    raw = copy.deepcopy(raw)
+    for override in overrides or []:
+        _override(raw, override, where)
+    header = schema.structure(raw, Header, "", where)
+    _check_header(header, where)
+    cells = tuple(_cells(raw, header, where))
+    _check_published(header, cells, where)
+    return Experiment(path, header, table_name(path), tuple(overrides or ()), cells)
+
+
+def table_name(path: Path) -> str:
+    """The path below the nearest folder `experiments`, without its suffix; else the file's stem."""
+    parts = path.resolve().with_suffix("").parts
+    if "experiments" in parts[:-1]:
+        last = len(parts) - 1 - parts[::-1].index("experiments")
+        return "/".join(parts[last + 1 :])
+    return parts[-1]
+
+
+def plain_config(value: Any, defaults: bool = True) -> Any:
+    """A configuration as JSON values; with `defaults` False, fields at their default are left out."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return list(value) if isinstance(value, tuple) else value
+    plain: dict[str, Any] = {"kind": type(value).__name__}
+    for f in dataclasses.fields(value):
+        current = getattr(value, f.name)
+        if defaults or current != _default(f):
+            plain[f.name] = plain_config(current, defaults)
+    return plain
+
+
+def _default(f: dataclasses.Field[Any]) -> Any:
+    if f.default_factory is not dataclasses.MISSING:
+        return f.default_factory()
+    return f.default
+
+
+def _override(raw: dict[str, Any], text: str, where: str) -> None:
+    """Applies `dotted.key=value` to the raw file; a list for a scalar becomes a sweep."""
+    key, separator, value = text.partition("=")
+    key = key.strip()
+    if not separator or not key:
+        raise UserError(f"argument '{text}': expected dotted.key=value, e.g. train.steps=500")
+    parsed = yamlfile.parse(value, f"argument '{text}'")
+    if "," in value and isinstance(parsed, str):
+        values = [yamlfile.parse(v, f"argument '{text}'") for v in value.split(",")]
+        sweep = raw.setdefault("sweep", {})
+        if not isinstance(sweep, dict):
+            raise UserError(f"{where}: key 'sweep' must be keys and values, not {sweep!r}")
+        sweep[key] = values
+        _check_path(raw, key, f"argument '{text}'")
+        return
+    set_dotted(raw, key, parsed, f"argument '{text}'")
+    if isinstance(raw.get("sweep"), dict):
+        raw["sweep"].pop(key, None)
+
+
+def set_dotted(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Sets a dotted key in nested dicts; a top-level key must be one of the file's.
+
+    Raises:
+        UserError: the path leads through something that is no group, or starts nowhere.
+    """
+    _check_path(raw, key, where)
+    *groups, last = key.split(".")
+    target = raw
+    for group in groups:
+        target = target.setdefault(group, {})
+    target[last] = value
+
+
+def _check_path(raw: dict[str, Any], key: str, where: str) -> None:
+    known = schema.fields_of(Header)
+    parts = key.split(".")
+    if parts[0] not in known:
+        hint = schema.nearest(parts[0], [*known, *_known_below(raw)])
+        raise UserError(f"{where}: unknown key '{key}'; {hint}")
+    if parts[0] == "methods" and len(parts) > 1 and parts[1] not in (raw.get("methods") or {}):
+        hint = schema.nearest(parts[1], raw.get("methods") or {})
+        raise UserError(f"{where}: no method is labelled '{parts[1]}'; {hint}")
+    target: Any = raw
+    for i, group in enumerate(parts[:-1]):
+        target = target.get(group, {})
+        if not isinstance(target, dict):
+            at = ".".join(parts[: i + 1])
+            raise UserError(f"{where}: '{at}' is {target!r}, not a group of settings")
+
+
+def _known_below(raw: dict[str, Any]) -> list[str]:
+    """Dotted names of training's keys, for the hint of an override without its group."""
+    return [f"train.{name}" for name in schema.fields_of(Train)]
+
+
+def _check_header(header: Header, where: str) -> None:
+    if header.family not in families.FAMILIES:
+        hint = schema.nearest(header.family, families.FAMILIES)
+        raise UserError(f"{where}: unknown family '{header.family}'; {hint}")
+    if not header.methods:
+        raise UserError(f"{where}: key 'methods' is empty; name at least one method")
+    if not header.seeds:
+        raise UserError(f"{where}: key 'seeds' is empty; give at least one seed, e.g. [0, 1, 2]")
+    if len(set(header.seeds)) != len(header.seeds):
+        raise UserError(f"{where}: key 'seeds' names a seed twice; every run needs its own")
+    if min(header.seeds) < 0 or max(header.seeds) >= 2**63:
+        raise UserError(f"{where}: key 'seeds' must be whole numbers from 0 to 2^63 - 1")
+    known = families.protocol(header.family).METRICS
+    for metric in header.metrics:
+        if metric not in known:
+            raise UserError(
+                f"{where}: unknown metric '{metric}' in 'metrics'; {schema.nearest(metric, known)}"
+            )
+
+
+def _check_published(header: Header, cells: tuple[Cell, ...], where: str) -> None:
+    """A number for a row that the table lacks would vanish silently."""
+    rows = {(cell.method, cell.setting) for cell in cells}
+    known = families.protocol(header.family).METRICS
+    for block in header.published:
+        if block.metric not in known:
+            hint = schema.nearest(block.metric, known)
+            raise UserError(f"{where}: unknown metric '{block.metric}' in 'published'; {hint}")
+        for row in block.rows:
+            if row.method not in header.methods:
+                hint = schema.nearest(row.method, header.methods)
+                raise UserError(f"{where}: 'published' names method '{row.method}'; {hint}")
+            if row.setting and row.setting not in header.settings and not any(
+                (row.method, row.setting) == known_row for known_row in rows
+            ):
+                hint = schema.nearest(row.setting, header.settings)
+                raise UserError(f"{where}: 'published' names setting '{row.setting}'; {hint}")
+
+
+def _cells(raw: dict[str, Any], header: Header, where: str) -> list[Cell]:
+    """All cells, settings first, then methods, then seeds."""
+    general = {k: v for k, v in header.sweep.items() if not k.startswith("methods.")}
+    cells = []
+    for name, changes in (header.settings or {"": {}}).items():
+        for sweep_label, sweep_changes in _combinations(general, where):
+            for label in header.methods:
+                own = {k: v for k, v in header.sweep.items() if k.startswith(f"methods.{label}.")}
+                for own_label, own_changes in _combinations(own, where):
+                    variant = copy.deepcopy(raw)
+                    for key, value in (changes | sweep_changes | own_changes).items():
+                        at = f"{where}: setting '{name}'" if key in changes else where
+                        set_dotted(variant, key, value, at)
+                    config = resolve(variant, label, where)
+                    setting = ", ".join(part for part in (name, sweep_label, own_label) if part)
+                    cells += [Cell(label, setting, seed, config) for seed in header.seeds]
+    return cells
+
+
+def _combinations(sweep: dict[str, list[Any]], where: str) -> list[tuple[str, dict[str, Any]]]:
+    """Every choice of one value per swept key, with its label `key=value, …`."""
+    for key, values in sweep.items():
+        if not values:
+            raise UserError(f"{where}: 'sweep.{key}' is empty; give at least one value")
+    choices = [[(key, value) for value in values] for key, values in sweep.items()]
+    combinations = []
+    for combination in itertools.product(*choices):
+        label = ", ".join(f"{key.split('.')[-1]}={_short(value)}" for key, value in combination)
+        combinations.append((label, dict(combination)))
+    return combinations
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def resolve(raw: dict[str, Any], label: str, where: str) -> Config:
+    """The configuration of one method, checked.
+
+    Raises:
+        UserError: as `load`.
+    """
+    from tlresearch.backbones import BACKBONES
+
+    header = schema.structure(raw, Header, "", where)
+    protocol = families.protocol(header.family)
+    benchmark = schema.structure(header.benchmark, protocol.Benchmark, "benchmark", where)
+    train = schema.structure(header.train, Train, "train", where)
+    problem = check_train(train)
+    if problem:
+        raise UserError(f"{where}: {problem}")
+    backbone = _named(header.backbone, BACKBONES, "backbone", "backbone", where)
+    method = _named(header.methods[label], protocol.METHODS, f"methods.{label}", "method", where)
+    try:
+        protocol.check(benchmark, method, label, train)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return Config(header.family, benchmark, backbone, method, train)
+
+
+def _named(
+    raw: dict[str, Any], table: dict[str, Any], place: str, what: str, where: str
+) -> Any:
+    """The settings class that `name` stands for, filled with the other keys."""
+    settings = dict(raw)
+    name = settings.pop("name", None)
+    if name is None:
+        raise UserError(f"{where}: key '{place}.name' is missing; expected one of {', '.join(table)}")
+    if name not in table:
+        raise UserError(f"{where}: unknown {what} '{name}' at '{place}'; {_known(str(name), table)}")
+    return schema.structure(settings, table[name], place, where)
+
+
+def _known(name: str, table: dict[str, Any]) -> str:
+    """The nearest name, and all of them."""
+    hint = schema.nearest(name, table)
+    everything = f"known are {', '.join(table)}"
+    return everything if hint.startswith("expected") else f"{hint} ({everything})"

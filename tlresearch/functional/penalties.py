@@ -1,0 +1,78 @@
+"""Quadratic penalties on weights, and the algebra that adds them up."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Params = Mapping[str, Tensor]
+"""Tensors by parameter name."""
+
+
+def quadratic_penalty(params: Params, anchor: Params, fisher: Params) -> Float[Tensor, ""]:
+    """½ Σᵢ Fᵢ (θᵢ − θ*ᵢ)², eq. (3) of Kirkpatrick et al. 2017 without its λ.
+
+    Args:
+        params: θ by name; tensors of any shape.
+        anchor: θ*, the weights after the earlier tasks. Same shapes; may lack new layers.
+        fisher: F ≥ 0, diagonal of the Fisher information, in nats per squared unit of θ.
+
+    Returns:
+        Scalar in nats; 0 before the first task, when `anchor` is empty.
+
+    Raises:
+        KeyError: `anchor` names a parameter that `params` or `fisher` lacks.
+    """
+    total = next(iter(params.values())).new_zeros(()) if params else torch.zeros(())
+    for name, point in anchor.items():
+        gap = params[name] - point
+        total = total + (fisher[name] * gap * gap).sum()
+    return 0.5 * total
+
+
+class Quadratic(NamedTuple):
+    """The function θ ↦ ½ Σᵢ Fᵢ (θᵢ − aᵢ)² + c."""
+
+    curvature: dict[str, Tensor]
+    """F by parameter name."""
+    centre: dict[str, Tensor]
+    """a by parameter name."""
+    constant: Float[Tensor, ""]
+    """c, in nats."""
+
+
+def add_quadratics(first: Quadratic, second: Quadratic) -> Quadratic:
+    """The sum of two quadratics as one: equal to it for every θ, not only in its gradient.
+
+    ½F₁(θ−a₁)² + ½F₂(θ−a₂)² = ½(F₁+F₂)(θ−a)² + ½ F₁F₂/(F₁+F₂) (a₁−a₂)² with the mean
+    a = a₁ + F₂/(F₁+F₂) (a₂−a₁). Where F₁+F₂ = 0 any centre will do, and a₁ is kept. So the cost
+    of a penalty does not grow with the number of tasks. (Huszár, arXiv:1712.03847, asks for the
+    sum of Fishers but re-centres it on the last weights; this keeps every task's own centre.)
+
+    Args:
+        first, second: quadratics over the same names; an empty one (no names) is 0.
+
+    Raises:
+        KeyError: the names differ.
+    """
+    if not first.curvature:
+        return second._replace(constant=first.constant + second.constant)
+    curvature, centre = {}, {}
+    constant = first.constant + second.constant
+    for name in second.curvature.keys() | first.curvature.keys():
+        f1, f2 = first.curvature[name], second.curvature[name]
+        share = f2 / (f1 + f2).clamp_min(torch.finfo(f1.dtype).tiny)
+        gap = second.centre[name] - first.centre[name]
+        curvature[name] = f1 + f2
+        centre[name] = first.centre[name] + share * gap
+        constant = constant + 0.5 * (f1 * share * gap * gap).sum()
+    order = list(second.curvature)
+    return Quadratic({k: curvature[k] for k in order}, {k: centre[k] for k in order}, constant)
+
+
+def evaluate_quadratic(quadratic: Quadratic, params: Params) -> Float[Tensor, ""]:
+    """½ Σᵢ Fᵢ (θᵢ − aᵢ)² + c, in nats, for θ = `params`."""
+    penalty = quadratic_penalty(params, quadratic.centre, quadratic.curvature)
+    return penalty + quadratic.constant

@@ -1,0 +1,105 @@
+"""Works a plan off in this process, stack by stack."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tlresearch import families
+from tlresearch.experiment import Experiment, plain_config
+from tlresearch.launch.plan import Plan, Stack, host, stack_run, versions
+from tlresearch.results.provenance import source_hash
+from tlresearch.results.store import Store
+from tlresearch.training.observer import RunFiles
+
+
+@dataclass
+class Reporter:
+    """Who is told how far the work is."""
+
+    begin: Callable[[Stack, int], None] = lambda stack, steps: None
+    """A stack begins that will take so many steps."""
+    advance: Callable[[int], None] = lambda steps: None
+    """So many steps are done."""
+    end: Callable[[Stack, list[Any]], None] = lambda stack, outcomes: None
+    """A stack is done."""
+
+
+def sources_of(method: Any, family: str) -> str:
+    """Hash of the code that a method's runs use."""
+    modules = [type(method).__module__, families.FAMILIES[family]]
+    return source_hash(modules)
+
+
+def missing_stacks(plan: Plan, store: Store) -> list[Stack]:
+    """The stacks with a cell that has no record yet."""
+    done = {record["key"] for record in store.read()}
+    return [stack for stack in plan.stacks if not done.issuperset(stack.keys)]
+
+
+def run(
+    experiment: Experiment,
+    plan: Plan,
+    store: Store,
+    device: torch.device,
+    root: Path | None = None,
+    reporter: Reporter | None = None,
+) -> None:
+    """Runs what has no record yet, and writes one record for each cell."""
+    reporter = reporter or Reporter()
+    torch.set_num_threads(plan.threads)
+    for stack in missing_stacks(plan, store):
+        _run_stack(experiment, stack, store, device, root, reporter)
+
+
+def _run_stack(
+    experiment: Experiment,
+    stack: Stack,
+    store: Store,
+    device: torch.device,
+    root: Path | None,
+    reporter: Reporter,
+) -> None:
+    config = stack.cells[0].config
+    files = run_files(store, stack)
+    reporter.begin(stack, config.train.steps * config.benchmark.tasks)
+    began = time.time()
+    outcomes = families.protocol(config.family).run_stack(
+        stack_run(stack), device, files, root, reporter.advance
+    )
+    for cell, key, outcome in zip(stack.cells, stack.keys, outcomes, strict=True):
+        store.write(
+            {
+                "experiment": experiment.name,
+                "family": config.family,
+                "method": cell.method,
+                "setting": cell.setting,
+                "seed": cell.seed,
+                "key": key,
+                "source": sources_of(config.method, config.family),
+                "status": outcome.status,
+                "reason": outcome.reason,
+                "checkpoint": config.train.checkpoint,
+                "metrics": outcome.metrics,
+                "arrays": outcome.arrays,
+                "config": plain_config(cell.config),
+                "details": outcome.details,
+                "stack": len(stack.cells),
+                "versions": versions(),
+                "device": device.type,
+                "host": host(),
+                "threads": torch.get_num_threads(),
+                "wall_seconds": time.time() - began,
+            }
+        )
+    files.checkpoint.unlink(missing_ok=True)
+    reporter.end(stack, outcomes)
+
+
+def run_files(store: Store, stack: Stack) -> RunFiles:
+    """Where a stack keeps its checkpoint and its log."""
+    folder = store.root / "records" / store.table / "runs" / stack.name
+    return RunFiles(folder / "checkpoint.pt", folder / "metrics.jsonl")

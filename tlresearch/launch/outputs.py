@@ -1,0 +1,105 @@
+"""What a table leaves behind: Markdown, CSV, LaTeX, figures and the packed records."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from tlresearch.experiment import Experiment
+from tlresearch.launch.local import sources_of
+from tlresearch.launch.plan import Plan
+from tlresearch.results import figures
+from tlresearch.results.rows import Table, build_table
+from tlresearch.results.store import Record, Store, write_text_atomic
+from tlresearch.results.tables import to_csv, to_latex, to_markdown
+
+
+def output_name(experiment: Experiment) -> str:
+    """Name of the files: the table's; with overrides also their hash, so nothing is overwritten."""
+    if not experiment.overrides:
+        return experiment.name
+    text = "\n".join(sorted(experiment.overrides))
+    return f"{experiment.name}+{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def records_of(plan: Plan, store: Store) -> list[Record]:
+    """The records of a plan's cells, as many as there are, under the labels of this table."""
+    cells = {
+        key: cell
+        for stack in plan.stacks
+        for key, cell in zip(stack.keys, stack.cells, strict=True)
+    }
+    labelled = {}
+    for record in store.read():
+        cell = cells.get(record["key"])
+        if cell is not None:
+            labelled[record["key"]] = record | {"method": cell.method, "setting": cell.setting}
+    return list(labelled.values())
+
+
+def table_of(experiment: Experiment, records: list[Record]) -> Table:
+    """The table of an experiment from the records of its cells."""
+    configs = {cell.method: cell.config for cell in experiment.cells}
+    current = {label: sources_of(c.method, c.family) for label, c in configs.items()}
+    return build_table(
+        records,
+        experiment.method_labels,
+        experiment.setting_labels,
+        experiment.metrics,
+        experiment.header.published,
+        current,
+        seeds=list(experiment.header.seeds),
+        cells=[(cell.method, cell.setting) for cell in experiment.cells],
+        title=experiment.header.title or experiment.name,
+    )
+
+
+def write_outputs(experiment: Experiment, plan: Plan, store: Store) -> list[Path]:
+    """Writes table and figures under the results folder, and packs a finished table's records.
+
+    Returns:
+        The files, in the order in which one would open them.
+    """
+    records = records_of(plan, store)
+    table = table_of(experiment, records)
+    base = store.root / output_name(experiment)
+    paths = []
+    for suffix, text in ((".md", to_markdown(table)), (".csv", to_csv(table)), (".tex", to_latex(table))):
+        path = base.with_name(base.name + suffix)
+        write_text_atomic(path, text)
+        paths.append(path)
+    paths += _write_figures(experiment, records, base)
+    if not experiment.overrides:
+        paths.append(store.pack([record["key"] for record in records]))
+    return paths
+
+
+def _write_figures(experiment: Experiment, records: list[Record], base: Path) -> list[Path]:
+    """Accuracy matrices and forgetting curves, for each named setting (not for swept ones)."""
+    paths = []
+    for setting in experiment.header.settings or [""]:
+        matrices = {
+            label: _matrices(records, label, setting) for label in experiment.method_labels
+        }
+        matrices = {label: m for label, m in matrices.items() if len(m)}
+        if not matrices or min(m.shape[-1] for m in matrices.values()) < 2:
+            continue
+        end = f"_{setting}.svg" if setting else ".svg"
+        for name, draw in (
+            ("matrix", figures.accuracy_matrix_figure),
+            ("forgetting", figures.forgetting_curve_figure),
+        ):
+            path = base.with_name(f"{base.name}_{name}{end}")
+            draw(matrices, path)
+            paths.append(path)
+    return paths
+
+
+def _matrices(records: list[Record], label: str, setting: str) -> np.ndarray:
+    """Accuracy matrices of one row of the table, seeds first."""
+    found = [
+        record["arrays"]["accuracy_matrix"]
+        for record in sorted(records, key=lambda r: r["seed"])
+        if (record["method"], record["setting"], record["status"]) == (label, setting, "finished")
+    ]
+    return np.array(found, dtype=float)

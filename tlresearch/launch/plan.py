@@ -1,0 +1,216 @@
+"""The plan of a table: which cells train together, on what, with how many threads.
+
+It is written when a table is first started and kept beside its records. Within a plan, reruns and
+resumes give the same bits; a stack of another size may differ in the last digit.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tlresearch import families, schema
+from tlresearch.data import catalogue
+from tlresearch.experiment import Cell, Config, Experiment, plain_config
+from tlresearch.results.store import Store, write_json_atomic
+from tlresearch.settings import Bounds
+
+LARGEST_STACK = 32
+"""Most seeds of one stack that `auto` makes."""
+
+CPU_STACK_FLOPS = 5e7
+"""Floating-point operations of a seed's step (6 · parameters · batch) up to which stacking paid on a
+CPU; docs/design.md has the measurements."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Cells that train as one program."""
+
+    cells: tuple[Cell, ...]
+    keys: tuple[str, ...]
+    fields: dict[str, list[float]]
+    """Numeric settings of the method that differ within the stack."""
+
+    @property
+    def name(self) -> str:
+        """Of its files while it runs."""
+        return f"{self.keys[0][:12]}x{len(self.keys)}"
+
+    @property
+    def label(self) -> str:
+        """What it is, for people."""
+        settings = {cell.setting for cell in self.cells}
+        setting = settings.pop() if len(settings) == 1 else f"{len(settings)} settings"
+        seeds = sorted({cell.seed for cell in self.cells})
+        spread = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]}-{seeds[-1]}"
+        return " ".join(part for part in (self.cells[0].method, setting, f"seed {spread}") if part)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All stacks of a table, and what they are computed on."""
+
+    stacks: tuple[Stack, ...]
+    threads: int
+    device: str
+
+
+def make_plan(
+    experiment: Experiment, store: Store, device: torch.device, root: Path | None = None
+) -> Plan:
+    """The plan on disk, continued: stacks that were planned before stay as they are.
+
+    Args:
+        experiment: its cells are to be run.
+        store: where the table's plan lies, if it was begun.
+        device: where new stacks run.
+        root: data root.
+    """
+    fingerprints = {
+        name: catalogue.load(name, root).fingerprint
+        for name in {cell.config.benchmark.dataset for cell in experiment.cells}
+    }
+    cells = {c.key(fingerprints[c.config.benchmark.dataset]): c for c in experiment.cells}
+    written = _read(store)
+    threads = written.get("threads", torch.get_num_threads())
+    where = written.get("device", device.type)
+    stacks = []
+    for keys in written.get("stacks", []):
+        if where == device.type and all(key in cells for key in keys):
+            stacks.append(_stack({key: cells.pop(key) for key in keys}))
+    for group in _groups(cells):
+        size = stack_size(next(iter(group.values())).config, device)
+        items = list(group.items())
+        stacks += [_stack(dict(items[i : i + size])) for i in range(0, len(items), size)]
+    return Plan(tuple(stacks), threads, device.type)
+
+
+def write_plan(plan: Plan, store: Store) -> None:
+    """Writes a plan beside the records of its table."""
+    write_json_atomic(
+        store.plan_path,
+        {
+            "device": plan.device,
+            "threads": plan.threads,
+            "stacks": [list(stack.keys) for stack in plan.stacks],
+            "labels": [stack.label for stack in plan.stacks],
+            "configs": _configs(plan),
+            "versions": versions(),
+        },
+    )
+
+
+def _configs(plan: Plan) -> list[dict[str, Any]]:
+    """Every distinct configuration in full, with its method's and setting's label."""
+    configs: dict[tuple[str, str], Config] = {}
+    for stack in plan.stacks:
+        for cell in stack.cells:
+            configs.setdefault((cell.method, cell.setting), cell.config)
+    return [
+        {"method": method, "setting": setting, "config": plain_config(config)}
+        for (method, setting), config in configs.items()
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed a record."""
+    import tlresearch
+
+    return {
+        "tlresearch": tlresearch.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _read(store: Store) -> dict[str, Any]:
+    """The plan on disk; none if it is not there or cannot be used (it can always be made again)."""
+    try:
+        plan = json.loads(store.plan_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    usable = isinstance(plan, dict) and isinstance(plan.get("stacks"), list)
+    return plan if usable and isinstance(plan.get("threads"), int) else {}
+
+
+def _groups(cells: dict[str, Cell]) -> list[dict[str, Cell]]:
+    """Cells that differ in seed and in numeric settings of the method only, in the given order."""
+    groups: dict[str, dict[str, Cell]] = {}
+    for key, cell in cells.items():
+        common = dataclasses.replace(cell.config, method=_without_numbers(cell.config.method))
+        name = json.dumps([cell.method, plain_config(common)], sort_keys=True)
+        groups.setdefault(name, {})[key] = cell
+    return list(groups.values())
+
+
+def numeric_fields(method: Any) -> list[str]:
+    """The fields of a method that may be a tensor over the stack: plain numbers with a fraction."""
+    hints = schema.fields_of(type(method))
+    return [name for name, kind in hints.items() if _is_number(kind)]
+
+
+def _is_number(kind: Any) -> bool:
+    arguments = getattr(kind, "__metadata__", ())
+    inner = getattr(kind, "__origin__", kind)
+    return inner is float and all(isinstance(a, Bounds) for a in arguments)
+
+
+def _without_numbers(method: Any) -> Any:
+    return dataclasses.replace(method, **dict.fromkeys(numeric_fields(method), 0.0))
+
+
+def _stack(cells: dict[str, Cell]) -> Stack:
+    methods = [cell.config.method for cell in cells.values()]
+    fields = {}
+    for name in numeric_fields(methods[0]):
+        values = [getattr(method, name) for method in methods]
+        if len(set(values)) > 1:
+            fields[name] = values
+    return Stack(tuple(cells.values()), tuple(cells), fields)
+
+
+def stack_size(config: Config, device: torch.device) -> int:
+    """How many seeds train as one program: the setting, or what `auto` decides.
+
+    On a GPU small networks wait for launches, so all seeds train together. On a CPU a stack only
+    pays where the steps are so small that their overhead dominates; convolutions never did.
+    """
+    if config.train.stack != "auto":
+        return int(config.train.stack)
+    if device.type == "cuda":
+        return LARGEST_STACK
+    entry = catalogue.entry(config.benchmark.dataset)
+    channels, height, width = entry.shape
+    pad = config.benchmark.pad
+    classes = entry.classes * config.benchmark.tasks
+    shape = (channels, height + 2 * pad, width + 2 * pad)
+    networks = config.method.networks(config.backbone, shape, classes, 0)
+    parameters = sum(p.numel() for p in networks.parameters())
+    if any(isinstance(m, torch.nn.modules.conv._ConvNd) for m in networks.modules()):
+        return 1
+    flops = 6 * parameters * config.train.batch_size
+    return LARGEST_STACK if flops <= CPU_STACK_FLOPS else 1
+
+
+def stack_run(stack: Stack) -> Any:
+    """What the family's protocol runs for this stack."""
+    config = stack.cells[0].config
+    return families.protocol(config.family).StackRun(
+        benchmark=config.benchmark,
+        backbone=config.backbone,
+        method=config.method,
+        train=config.train,
+        seeds=[cell.seed for cell in stack.cells],
+        fields=stack.fields,
+    )
+
+
+def host() -> str:
+    """The machine, for the record: system, processor kind and number of cores."""
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"

@@ -1,0 +1,66 @@
+"""What a person sees of a run: the plan before it, bars during it; nothing in a pipe."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tlresearch.experiment import Experiment
+from tlresearch.launch.local import Reporter
+from tlresearch.launch.plan import Plan, Stack
+
+
+def plan_text(experiment: Experiment, plan: Plan, waiting: list[Stack]) -> str:
+    """How many runs there are, how many are done, and how the rest will run."""
+    total = sum(len(stack.keys) for stack in plan.stacks)
+    left = sum(len(stack.keys) for stack in waiting)
+    lines = [
+        f"{experiment.name}: {total} runs, {total - left} done, {left} to do, "
+        f"in {len(waiting)} stacks of up to {max((len(s.keys) for s in waiting), default=0)} seeds, "
+        f"on {plan.device} with {plan.threads} threads."
+    ]
+    for label in experiment.method_labels:
+        own = [s for s in plan.stacks if s.cells[0].method == label]
+        runs = sum(len(s.keys) for s in own)
+        done = runs - sum(len(s.keys) for s in waiting if s.cells[0].method == label)
+        lines.append(f"  {label}: {done} of {runs} runs done")
+    return "\n".join(lines)
+
+
+@contextmanager
+def reporter(waiting: list[Stack]) -> Iterator[Reporter]:
+    """Progress bars on the error stream, if it is a terminal; otherwise silence."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        whole = bars.add_task("runs", total=sum(len(stack.keys) for stack in waiting))
+        current = bars.add_task("steps", total=None)
+
+        def begin(stack: Stack, steps: int) -> None:
+            bars.reset(current, description=stack.label, total=steps)
+
+        def advance(steps: int) -> None:
+            bars.advance(current, steps)
+
+        def end(stack: Stack, outcomes: list[Any]) -> None:
+            bars.advance(whole, len(stack.keys))
+            for seed, outcome in zip((c.seed for c in stack.cells), outcomes, strict=True):
+                if outcome.status == "failed":
+                    console.print(f"{stack.label}, seed {seed} was stopped: {outcome.reason}")
+
+        yield Reporter(begin, advance, end)

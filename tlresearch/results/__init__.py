@@ -1,0 +1,1 @@
+"""From records to evidence: store, statistics, verdicts, tables and figures."""

@@ -1,0 +1,129 @@
+"""How numbers are printed: names, units and decimals of metrics; escaping of text."""
+
+import math
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MetricFormat:
+    """How one metric is printed."""
+
+    label: str
+    """Heading of its column, without the unit."""
+    unit: str = ""
+    """`%`, `s`, or empty."""
+    scale: float = 1.0
+    """Printed value / stored value."""
+    decimals: int | None = None
+    """Digits after the point; None prints four significant digits."""
+    ceiling: float | None = None
+    """Stored value above which a cell is saturated; None where there is no ceiling."""
+
+    @property
+    def heading(self) -> str:
+        """`accuracy (%)`."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def difference_heading(self) -> str:
+        """`difference (points)`; a difference of percentages is in points."""
+        unit = "points" if self.unit == "%" else self.unit
+        return f"difference ({unit})" if unit else "difference"
+
+    def number(self, value: float, sign: bool = False) -> str:
+        """A stored value as text, without its unit; NaN is `undefined`."""
+        if math.isnan(value):
+            return "undefined"
+        form = f".{self.decimals}f" if self.decimals is not None else ".4g"
+        text = format(self.scale * value, ("+" if sign else "") + form)
+        return text if sign or float(text) != 0 else text.lstrip("-")  # no minus zero
+
+    def plus_minus(self, value: float, spread: float | None) -> str:
+        """`98.64 ± 0.22`; without ± where the spread is unknown."""
+        if spread is None or math.isnan(spread):
+            return self.number(value)
+        return f"{self.number(value)} ± {self.number(spread)}"
+
+
+def _percent(label: str, ceiling: float | None = None) -> MetricFormat:
+    """A fraction that is printed in percent with two decimals."""
+    return MetricFormat(label, "%", 100.0, 2, ceiling)
+
+
+METRIC_FORMATS: dict[str, MetricFormat] = {
+    "acc": _percent("accuracy", 0.99),
+    "accuracy": _percent("accuracy", 0.99),
+    "acc_incremental": _percent("average incremental accuracy", 0.99),
+    "bwt": _percent("BWT"),
+    "fwt": _percent("FWT"),
+    "forgetting": _percent("forgetting"),
+    "forgetting_final": _percent("final forgetting"),
+    "intransigence": _percent("intransigence"),
+    "agreement": _percent("agreement", 0.99),
+    "error": _percent("error"),
+    "ece": _percent("ECE"),
+    "seconds": MetricFormat("time", "s", 1.0, 1),
+    "wall_seconds": MetricFormat("wall time", "s", 1.0, 1),
+}
+"""How known metrics are printed. Others: see `metric_format`."""
+
+
+def metric_format(name: str) -> MetricFormat:
+    """The format of a metric.
+
+    An unknown name that begins with a known one and `_`, as `acc_target`, is printed like it
+    under its own name; any other is a plain number with four significant digits.
+    """
+    if name in METRIC_FORMATS:
+        return METRIC_FORMATS[name]
+    base = METRIC_FORMATS.get(name.split("_")[0])
+    label = name.replace("_", " ")
+    if base is None:
+        return MetricFormat(label)
+    return MetricFormat(label, base.unit, base.scale, base.decimals, base.ceiling)
+
+
+def p_text(p: float) -> str:
+    """A p value with three decimals; `< 0.001` below; `not tested` for NaN."""
+    if math.isnan(p):
+        return "not tested"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def csv_number(value: float | None) -> str:
+    """Six significant digits in Python's shortest form; empty for NaN and None."""
+    if value is None or math.isnan(value):
+        return ""
+    return repr(float(f"{value:.6g}"))
+
+
+def one_line(text: str) -> str:
+    """Text with every run of white space as one space."""
+    return " ".join(text.split())
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is, inside a table too."""
+    return re.sub(r"([\\|*`<])", r"\\\1", one_line(text))
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "±": r"$\pm$",
+    "[": "{[}",  # a row that begins with [ would be an argument of the \\ before it
+    "]": "{]}",
+    **{character: "\\" + character for character in "&%$#_"},
+}
+
+
+def latex(text: str) -> str:
+    """Text that LaTeX sets as it is; the minus of a number is a real one."""
+    escaped = "".join(_LATEX.get(character, character) for character in one_line(text))
+    return re.sub(r"(?<![\w.-])-(?=[\d.])", "$-$", escaped)

@@ -1,0 +1,87 @@
+"""Which source files made a number, as one hash.
+
+A record carries the hash of the modules that its run could reach by imports; a table marks rows
+that older code made as stale. Comments, docstrings and layout do not count.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+PACKAGE = "tlresearch"
+
+
+def source_hash(modules: Iterable[str]) -> str:
+    """SHA-256 over the code of `modules` and of every module of ours that they import; hexadecimal.
+
+    Args:
+        modules: dotted names, e.g. `tlresearch.continual.ewc`. A package stands for its `__init__`.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(reachable(modules)):
+        digest.update(name.encode() + b"\0" + _code(name) + b"\0")
+    return digest.hexdigest()
+
+
+def reachable(modules: Iterable[str]) -> set[str]:
+    """The modules of ours that are reached by imports from `modules`, these included."""
+    found: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in found or _file(name) is None:
+            continue
+        found.add(name)
+        waiting += _imports(name)
+    return found
+
+
+@cache
+def _file(name: str) -> Path | None:
+    root = Path(__file__).resolve().parents[1]
+    path = root.joinpath(*name.split(".")[1:])
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if name.split(".")[0] == PACKAGE and candidate.is_file():
+            return candidate
+    return None
+
+
+@cache
+def _tree(name: str) -> ast.Module:
+    path = _file(name)
+    assert path is not None
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _imports(name: str) -> list[str]:
+    """Names that an import statement of the module may mean; not all of them are modules."""
+    names = []
+    for node in ast.walk(_tree(name)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.append(node.module)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [n for n in names if n.split(".")[0] == PACKAGE]
+
+
+@cache
+def _code(name: str) -> bytes:
+    """The syntax tree without docstrings and positions."""
+    tree = ast.parse(ast.unparse(_tree(name)))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            kept = [statement for statement in body if not _is_text(statement)]
+            node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.dump(tree).encode()
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )

@@ -1,0 +1,324 @@
+"""A table in print: CSV with every number, Markdown and LaTeX to read.
+
+All three are pure functions of the `Table` that `build_table` makes from records. Markdown and
+LaTeX share one content: per setting a grid of results and a grid of paired tests, then notes.
+"""
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tlresearch.results.formats import (
+    METRIC_FORMATS,
+    MetricFormat,
+    csv_number,
+    latex,
+    markdown,
+    metric_format,
+    p_text,
+)
+from tlresearch.results.published import Published, PublishedRow, as_fraction
+from tlresearch.results.rows import Cell, Row, Table, build_table, cell_name
+from tlresearch.results.statistics import PairedTest
+from tlresearch.results.verdicts import Verdict
+
+__all__ = ["METRIC_FORMATS", "Table", "build_table", "to_csv", "to_latex", "to_markdown"]
+
+CSV_COLUMNS = (
+    "method,setting,metric,mean,ci95,sem,n,published,published_spread,status,difference,verdict"
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells of text; the columns from `first_number` on are numbers, set to the right."""
+
+    caption: str
+    header: list[str]
+    lines: list[list[str]]
+    first_number: int
+
+
+def to_csv(table: Table) -> str:
+    """One line for each method, setting, metric and published number, with `CSV_COLUMNS`.
+
+    Values are fractions with six significant digits, undefined ones empty; a missing cell has
+    n = 0. `published_spread` is what the paper gives, in the sense of its `spread_is`.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS.split(","))
+    for row in table.rows:
+        ours, reference, verdict = row.ours, row.reference, row.verdict
+        line = [row.method, row.setting, row.metric]
+        line += [csv_number(ours.mean), csv_number(ours.ci95), csv_number(ours.sem), str(ours.n)]
+        if reference is None or verdict is None:
+            line += [""] * 5
+        else:
+            line += [csv_number(reference.value), csv_number(reference.spread), reference.status]
+            line += [csv_number(verdict.difference), verdict.word]
+        writer.writerow(line)
+    return text.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    """The table as GitHub's Markdown: grids per setting, paired tests, notes."""
+    parts = [f"# {markdown(table.title)}"] if table.title else []
+    level = "##" if table.title else "#"
+    for setting in table.settings:
+        if setting:
+            parts.append(f"{level} {markdown(setting)}")
+        for grid in _grids(table, setting):
+            parts += [f"{markdown(grid.caption)}:"] if grid.caption else []
+            parts.append(_markdown_grid(grid))
+    parts.append("\n".join(f"- {markdown(note)}" for note in notes(table)))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_latex(table: Table) -> str:
+    r"""The same content for LaTeX with `\usepackage{booktabs}`: table floats, then the notes."""
+    parts = []
+    for setting in table.settings:
+        for grid in _grids(table, setting):
+            words = [word for word in (table.title, setting, grid.caption) if word]
+            parts.append(_latex_grid(grid, ", ".join(words)))
+    items = "\n".join(rf"  \item {latex(note)}" for note in notes(table))
+    parts.append(f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_grid(grid: Grid) -> str:
+    """A pipe table."""
+    rule = ["---" if i < grid.first_number else "---:" for i in range(len(grid.header))]
+    lines = [[markdown(text) for text in line] for line in (grid.header, *grid.lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+
+
+def _latex_grid(grid: Grid, caption: str) -> str:
+    """A float with a booktabs tabular."""
+    columns = "l" * grid.first_number + "r" * (len(grid.header) - grid.first_number)
+    header, *lines = (" & ".join(map(latex, line)) + r" \\" for line in (grid.header, *grid.lines))
+    above = [r"\begin{table}", r"\centering"]
+    above += [rf"\caption{{{latex(caption)}}}"] if caption else []
+    above += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule"]
+    return "\n".join([*above, *lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
+
+
+def _grids(table: Table, setting: str) -> list[Grid]:
+    """What is printed of one setting: results, other published numbers, paired tests."""
+    methods = [method for method in table.methods if (method, setting) in table.cells]
+    grids = [_results(table, setting, methods)]
+    others = [
+        row
+        for method in methods
+        for metric in table.metrics[1:]
+        for row in table.of(method, setting, metric)
+        if row.reference is not None
+    ]
+    if others:
+        grids.append(_other_published(table, others))
+    if table.tests[setting]:
+        grids.append(_tests(table.tests[setting], metric_format(table.metrics[0])))
+    return grids
+
+
+def _results(table: Table, setting: str, methods: Sequence[str]) -> Grid:
+    """A line for each method; a further one for each further published number."""
+    primary, *others = (metric_format(metric) for metric in table.metrics)
+    compared = any(
+        row.reference for method in methods for row in table.of(method, setting, table.metrics[0])
+    )
+    header = ["method", primary.heading, *(other.heading for other in others), "n"]
+    if compared:
+        header += ["published", "status", primary.difference_heading, "verdict"]
+    lines = []
+    for method in methods:
+        cell = table.cells[method, setting]
+        first, *more = table.of(method, setting, table.metrics[0])
+        values = [
+            _ours(cell, table.of(method, setting, metric)[0], metric_format(metric))
+            for metric in table.metrics
+        ]
+        line = [method + (" (stale)" if cell.stale else ""), *values, _count(cell, first)]
+        lines.append(line + (_beside(table, first, primary) if compared else []))
+        blank = [""] * (len(line) - 1)
+        lines += [[method, *blank, *_beside(table, row, primary)] for row in more]
+    return Grid("", header, lines, 1)
+
+
+def _ours(cell: Cell, row: Row, form: MetricFormat) -> str:
+    """Our mean and its interval, or why there is none."""
+    if not cell.finished:
+        return "failed" if cell.failed and not cell.missing else "missing"
+    return form.plus_minus(row.ours.mean, row.ours.ci95)
+
+
+def _count(cell: Cell, row: Row) -> str:
+    """`5`, or `3 of 5` where seeds are missing, failed or have no value."""
+    expected = cell.seeds_expected
+    return str(row.ours.n) if row.ours.n == expected else f"{row.ours.n} of {expected}"
+
+
+def _beside(table: Table, row: Row, form: MetricFormat) -> list[str]:
+    """The published number, its status, the difference with its interval, the verdict."""
+    reference, verdict = row.reference, row.verdict
+    if reference is None or verdict is None:
+        return ["", "", "", ""]
+    published = form.plus_minus(reference.value, reference.spread)
+    sources = _sources(table)
+    if len(sources) > 1:
+        published += f" [{sources[id(reference.block), reference.source] + 1}]"
+    word = verdict.word + (" (saturated)" if verdict.word and verdict.saturated else "")
+    return [published, reference.status, _difference(verdict, form), word]
+
+
+def _difference(verdict: Verdict, form: MetricFormat) -> str:
+    """`+0.12 [-0.30, +0.54]`."""
+    if math.isnan(verdict.difference):
+        return ""
+    text = form.number(verdict.difference, sign=True)
+    if math.isnan(verdict.low):
+        return text
+    return f"{text} [{form.number(verdict.low, True)}, {form.number(verdict.high, True)}]"
+
+
+def _other_published(table: Table, rows: Sequence[Row]) -> Grid:
+    """The published numbers of metrics other than the primary one."""
+    header = ["method", "metric", "ours", "published", "status", "difference", "verdict"]
+    lines = []
+    for row in rows:
+        form = metric_format(row.metric)
+        ours = _ours(table.cells[row.method, row.setting], row, form)
+        lines.append([row.method, form.heading, ours, *_beside(table, row, form)])
+    return Grid("Published numbers of the other metrics", header, lines, 2)
+
+
+def _tests(tests: Sequence[PairedTest], form: MetricFormat) -> Grid:
+    """The paired tests between methods."""
+    header = ["first", "second", form.difference_heading, "p", "p (Holm)", "n"]
+    lines = []
+    for test in tests:
+        interval = Verdict(
+            "", test.difference, test.difference - test.ci95, test.difference + test.ci95, False
+        )
+        p = [p_text(test.p), p_text(test.p_holm)]
+        difference = _difference(interval, form) or "no shared seed"
+        lines.append([test.first, test.second, difference, *p, str(test.n)])
+    return Grid(f"Paired t tests of {form.label}, first - second", header, lines, 2)
+
+
+def _sources(table: Table) -> dict[tuple[int, str], int]:
+    """Number, from 0, of each source of a published block, in order."""
+    pairs = [
+        (id(block), row.source or block.source) for block in table.published for row in block.rows
+    ]
+    return {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+
+
+def notes(table: Table) -> list[str]:
+    """What stands below the table: what ± is, sources, agreement, what is missing or failed."""
+    first = "± is the half-width of the 95 % confidence interval over seeds (Student t)"
+    if table.checkpoints:
+        first += f"; weights: {' and '.join(table.checkpoints)} checkpoint"
+    lines = [first + "."]
+    lines += _source_notes(table)
+    if table.published:
+        lines.append(agreement(table))
+    if any(table.tests.values()):
+        lines.append(
+            "Paired t tests over shared seeds; Holm's correction over the pairs of one setting."
+        )
+    for block, row in table.unmatched:
+        lines.append(_unmatched_note(block, row))
+    for (method, setting), cell in table.cells.items():
+        lines += _cell_notes(cell_name(method, setting), cell)
+    lines += _undefined_notes(table)
+    if any(cell.stale for cell in table.cells.values()):
+        lines.append("(stale): made by an older version of the code; `--rerun stale` remakes it.")
+    if table.left_out:
+        lines.append(f"Records without a row in this table: {'; '.join(table.left_out)}.")
+    return lines
+
+
+_SPREADS = {
+    "sem": "standard error",
+    "sd": "standard deviation",
+    "ci95": "half-width of a 95 % interval",
+    "none": "not given",
+}
+
+
+def _source_notes(table: Table) -> list[str]:
+    """Where the published numbers stand, what their ± is, and what differs."""
+    sources = _sources(table)
+    blocks = {id(block): block for block in table.published}
+    lines = []
+    for (block_id, source), number in sources.items():
+        block, mark = blocks[block_id], f" [{number + 1}]" if len(sources) > 1 else ""
+        spread = _SPREADS[
+            block.spread_is if any(r.spread is not None for r in block.rows) else "none"
+        ]
+        runs = f", {block.runs} runs" if block.runs else ", number of runs unknown"
+        form = metric_format(block.metric)
+        unit = "points" if form.unit == "%" else form.unit
+        tolerance = f"{form.scale * block.tolerance:.4g} {unit}".strip()
+        text = f"Published{mark}: {source}; its ± is: {spread}{runs}; tolerance {tolerance}."
+        lines.append(text + (f" Differs: {block.differs}" if block.differs else ""))
+    return lines
+
+
+def agreement(table: Table) -> str:
+    """How many of the cells that can be compared agree; saturated ones are counted apart."""
+    verdicts = [row.verdict for row in table.rows if row.verdict is not None]
+    plain = Counter(v.word for v in verdicts if v.word and not v.saturated)
+    saturated = Counter(v.word for v in verdicts if v.word and v.saturated)
+    text = f"Agreement with published numbers: {_tally(plain, 'comparable cells')}"
+    if saturated:
+        what = "saturated cells (at chance or above 99 %)"
+        text += f"; counted apart: {_tally(saturated, what)}"
+    silent = sum(not v.word for v in verdicts)
+    if silent:
+        text += f"; without a verdict (recalled, missing or fewer than two seeds): {silent}"
+    return text + "."
+
+
+def _tally(words: Counter[str], what: str) -> str:
+    """`5 of 9 comparable cells agree (2 inconclusive, 2 differs +)`."""
+    others = ("inconclusive", "differs +", "differs -")
+    rest = ", ".join(f"{words[word]} {word}" for word in others if words[word])
+    text = f"{words['agrees']} of {words.total()} {what} agree"
+    return text + (f" ({rest})" if rest else "")
+
+
+def _unmatched_note(block: Published, row: PublishedRow) -> str:
+    """A published number that has no row here."""
+    form = metric_format(block.metric)
+    spread = None if row.spread is None else as_fraction(block, row.spread)
+    value = form.plus_minus(as_fraction(block, row.value), spread)
+    name = cell_name(row.method, row.setting)
+    return f"Published without a row here: {name}, {form.heading} {value} ({row.status})."
+
+
+def _cell_notes(name: str, cell: Cell) -> list[str]:
+    """The failed and missing seeds of a cell."""
+    lines = [f"Failed: {name}, seed {seed}: {reason}" for seed, reason in cell.failed]
+    if cell.missing:
+        word = "seed" if len(cell.missing) == 1 else "seeds"
+        lines.append(f"Missing: {name}, {word} {', '.join(map(str, cell.missing))}.")
+    elif not cell.finished and not cell.failed:
+        lines.append(f"Missing: {name}.")
+    return lines
+
+
+def _undefined_notes(table: Table) -> list[str]:
+    """Metrics that some of the finished seeds do not have."""
+    lines = {}
+    for row in table.rows:
+        seeds = len(table.cells[row.method, row.setting].finished)
+        if 0 < row.ours.n < seeds:
+            name = f"{cell_name(row.method, row.setting)}, {metric_format(row.metric).label}"
+            lines[name] = f"Undefined: {name} in {seeds - row.ours.n} of {seeds} seeds."
+    return list(lines.values())

@@ -1,0 +1,87 @@
+"""The contract between a method and the loop (docs/design.md, "The method's contract").
+
+A method is a frozen dataclass: its fields are its hyperparameters, its functions are pure. What
+it remembers is a *state*, a tree of tensors that goes in and comes out. It is written for one
+seed; the loop maps `loss` over a stack of them.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from tlresearch.backbones.classifier import Classifier
+from tlresearch.functional.losses import cross_entropy, mask_logits
+from tlresearch.training.tree import Tree
+
+
+class Labelled(NamedTuple):
+    """A batch of labelled inputs, for one seed (in the loop: with a leading seed dimension)."""
+
+    x: Float[Tensor, "batch *shape"]
+    y: Int64[Tensor, " batch"]
+    mask: Bool[Tensor, "*active"] | None = None
+    """Active classes, (classes,) or (batch, classes); None: all."""
+
+
+class Loss(NamedTuple):
+    """What a step minimises, and its parts by name for the log (unweighted, in nats)."""
+
+    total: Float[Tensor, ""]
+    terms: dict[str, Float[Tensor, ""]]
+
+
+class TaskData(Protocol):
+    """The training data of one task for one seed, as `after_task` sees it."""
+
+    def batches(self, samples: int | None = None) -> Iterable[Labelled]:
+        """The data in their order, in chunks; or `samples` of them, drawn without replacement."""
+        ...
+
+    def key(self, purpose: str) -> Tensor:
+        """A random key for this seed, task and purpose."""
+        ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """Supervised training of a backbone and a linear head; the base of the methods."""
+
+    def networks(
+        self, backbone: Any, shape: tuple[int, int, int], classes: int, seed: int
+    ) -> nn.Module:
+        """What is trained: a classifier with parameters drawn under `seed`.
+
+        Args:
+            backbone: settings of a backbone (an entry of `backbones.BACKBONES`).
+            shape: (channels, height, width) of an input.
+            classes: units of the head.
+            seed: seed of the initialisation.
+        """
+        from tlresearch.backbones import build
+
+        return build(backbone, shape, classes, seed)
+
+    def init(self, networks: nn.Module) -> Tree:
+        """The state before the first step."""
+        return {}
+
+    def loss(self, networks: nn.Module, state: Tree, batch: Labelled) -> Loss:
+        """Mean cross-entropy of the batch over its active classes, in nats."""
+        value = cross_entropy(networks(batch.x), batch.y, batch.mask)
+        return Loss(value, {"cross_entropy": value})
+
+    def predict(
+        self, networks: nn.Module, state: Tree, x: Tensor, context: Tensor | None
+    ) -> Float[Tensor, "batch classes"]:
+        """Scores whose largest is the prediction; −∞ for classes that `context` rules out."""
+        return mask_logits(networks(x), context)
+
+    def after_task(self, networks: nn.Module, state: Tree, data: TaskData) -> Tree:
+        """The state after a task, for one seed, on its own weights."""
+        return state
+
+
+__all__ = ["Classifier", "Labelled", "Loss", "Method", "TaskData", "field"]

@@ -1,0 +1,87 @@
+"""What watches a run: the log of its losses, its checkpoints, its progress."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tlresearch.training import checkpoint
+from tlresearch.training.loop import Training
+from tlresearch.training.method import Loss
+
+LOG_EVERY = 100
+"""Steps between two lines of metrics.jsonl."""
+
+CHECKPOINT_SECONDS = 60.0
+"""Seconds between two checkpoints; resume is exact from any of them."""
+
+
+@dataclass
+class RunFiles:
+    """Where a stack's run keeps what it needs while it is under way."""
+
+    checkpoint: Path
+    log: Path
+
+    def log_lines_before(self, stage: int, step: int) -> None:
+        """Drops log lines from (stage, step) on: a resumed run writes them again."""
+        if not self.log.exists():
+            return
+        lines = self.log.read_text().splitlines()
+        kept = [line for line in lines if _place_of(line) < (stage, step)]
+        self.log.write_text("".join(line + "\n" for line in kept))
+
+
+def _place_of(line: str) -> tuple[float, float]:
+    """(stage, step) of a log line; a line cut short by a crash counts as the very last."""
+    try:
+        entry = json.loads(line)
+        return entry["stage"], entry["step"]
+    except (ValueError, KeyError):
+        return float("inf"), float("inf")
+
+
+@dataclass
+class RunObserver:
+    """Logs, saves and reports while one stage of one stack trains."""
+
+    training: Training
+    files: RunFiles
+    stage: int
+    place: Callable[[int], dict[str, Any]]
+    """The protocol's place when `step` is the next step."""
+    progress: Callable[[int], None] = lambda steps: None
+    """Told how many steps of the stack were done since it was last told."""
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    _last_save: float = field(default_factory=time.monotonic)
+    _unreported: int = 0
+
+    def after_step(self, step: int, loss: Loss) -> None:
+        """Every so many steps a log line and progress, every so many seconds a checkpoint."""
+        self._unreported += 1
+        if step % LOG_EVERY == 0:
+            self._log(step, loss)
+        if self._unreported >= 20:
+            self.flush()
+            if time.monotonic() - self._last_save >= self.checkpoint_seconds:
+                self.save(step + 1)
+
+    def flush(self) -> None:
+        """Reports the steps not yet reported."""
+        self.progress(self._unreported)
+        self._unreported = 0
+
+    def save(self, next_step: int) -> None:
+        """Writes a checkpoint from which `next_step` is the next."""
+        checkpoint.save(self.files.checkpoint, self.training, self.place(next_step))
+        self._last_save = time.monotonic()
+
+    def _log(self, step: int, loss: Loss) -> None:
+        entry: dict[str, Any] = {"stage": self.stage, "step": step, "seeds": self.training.seeds}
+        entry |= {"loss": loss.total.tolist()}
+        entry |= {name: value.tolist() for name, value in loss.terms.items()}
+        self.files.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.files.log.open("a") as file:
+            file.write(json.dumps(entry) + "\n")

@@ -1,0 +1,52 @@
+"""Elementwise optimisers over stacked tensors, and schedules as pure functions of progress.
+
+An elementwise optimiser on stacked parameters is S separate optimisers. Weight decay, momentum
+and Adam's moments all are elementwise; what looks across parameters (L-BFGS, SAM) is not.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from tlresearch.training.settings import Train
+
+
+def make_optimizer(train: Train, leaves: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """torch's optimiser over `leaves`, fused."""
+    leaves = list(leaves)
+    common = {"lr": train.lr, "weight_decay": train.weight_decay, "fused": True}
+    if train.optimizer == "sgd":
+        return torch.optim.SGD(leaves, momentum=train.momentum, **common)
+    kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
+    return kind(leaves, betas=train.betas, **common)
+
+
+def schedule_factor(train: Train, step: int) -> float:
+    """What the learning rate is multiplied by at `step` (from 0) of `train.steps`.
+
+    constant: 1. cosine: ½ (1 + cos(π step / steps)) (Loshchilov and Hutter 2017, eq. 5, one
+    period). multistep: gamma for each milestone m with step ≥ m · steps.
+    """
+    progress = step / train.steps
+    if train.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    if train.schedule == "multistep":
+        return train.gamma ** sum(progress >= m for m in train.milestones)
+    return 1.0
+
+
+def clip_per_seed(gradients: list[Tensor], largest: float, stacked: bool) -> None:
+    """Scales each seed's gradient g in place by min(1, largest / ‖g‖), ‖·‖ over all its tensors.
+
+    Args:
+        gradients: (S, …) each where `stacked`, else of one seed.
+        largest: the largest norm.
+        stacked: whether the leading dimension is the seeds.
+    """
+    squares = [g.flatten(1).square().sum(1) if stacked else g.square().sum() for g in gradients]
+    norm = torch.stack(squares).sum(0).sqrt()
+    factor = (largest / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp_max(1.0)
+    for g in gradients:
+        g.mul_(factor.view(-1, *[1] * (g.dim() - 1)) if stacked else factor)

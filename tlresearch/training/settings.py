@@ -1,0 +1,62 @@
+"""How networks are trained: the `train:` section of an experiment file."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from tlresearch.settings import Bounds
+
+Positive = Annotated[float, Bounds(gt=0)]
+NonNegative = Annotated[float, Bounds(ge=0)]
+Fraction = Annotated[float, Bounds(ge=0, lt=1)]
+Count = Annotated[int, Bounds(ge=1)]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Optimiser, schedule, length and precision; the same for every method of a table."""
+
+    steps: Count = 2000
+    """Optimiser steps; in a stream, for each task."""
+    batch_size: Count = 128
+    """Samples a step."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """One of torch.optim's elementwise optimisers."""
+    lr: Positive = 1e-3
+    """Learning rate."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Adam's decay rates of the two moments."""
+    momentum: Fraction = 0.0
+    """SGD's momentum."""
+    weight_decay: NonNegative = 0.0
+    """L2 penalty (sgd, adam) or decoupled decay (adamw)."""
+    schedule: Literal["constant", "cosine", "multistep"] = "constant"
+    """Learning rate over the steps of one `fit`: lr · factor(step / steps)."""
+    milestones: tuple[Fraction, ...] = ()
+    """Multistep: fractions of the steps after which the rate is multiplied by `gamma`."""
+    gamma: Positive = 0.1
+    """Multistep: the factor."""
+    clip: NonNegative = 0.0
+    """Largest gradient norm of a seed; 0 is no clipping."""
+    reset_optimizer: bool = False
+    """Whether the optimiser forgets its moments at each new task."""
+    checkpoint: Literal["last", "selected"] = "last"
+    """Weights at the end of a task: the last, or the best on the held-out part."""
+    evaluate_every: Count = 200
+    """Selected: steps between evaluations on the held-out part."""
+    precision: Literal["fp32", "fp64", "bf16-mixed"] = "fp32"
+    """Of the computation; with bf16-mixed, weights and optimiser stay in float32."""
+    compile: bool = False
+    """Through `torch.compile` (needs a C++ compiler on a CPU)."""
+    stack: Literal["auto"] | Annotated[int, Bounds(ge=1)] = "auto"
+    """Most seeds that train as one program; `auto` decides by size and device."""
+
+
+def check_train(train: Train) -> str | None:
+    """What is contradictory in the settings, as one sentence, or None."""
+    if train.schedule != "multistep" and train.milestones:
+        return "train.milestones: only schedule 'multistep' uses them; set train.schedule: multistep"
+    if train.momentum and train.optimizer != "sgd":
+        return f"train.momentum: {train.optimizer} has none; remove it or set train.optimizer: sgd"
+    if list(train.milestones) != sorted(train.milestones):
+        return "train.milestones: expected fractions in rising order, e.g. [0.5, 0.75]"
+    return None
