@@ -194,6 +194,7 @@ def test_two_papers_are_two_lines_with_their_sources():
     assert [x["published"] for x in lines_of(table)] == ["0.88", "0.9"]
     text = to_markdown(table)
     assert "| 88.00 [1] | read |" in text and "| 90.00 [2] | quoted |" in text
+    assert "tolerance 1 point." in text
     assert "Published [1]: Paper A, Table 3;" in text and "Published [2]: C;" in text
 
 

@@ -185,7 +185,7 @@ class _Journey:
         for place, failure in enumerate(self.training.failures):
             matrix = self.matrix[place]
             done = {} if failure else {k: f(matrix).item() for k, f in metrics.METRICS.items()}
-            details = {"steps": int(self.training.steps[place]), "stack_seconds": total}
+            details = {"steps": self.training.steps[place], "stack_seconds": total}
             arrays = {"accuracy_matrix": matrix.tolist()}
             status = "failed" if failure else "finished"
             rows.append(Outcome(done, arrays, status, failure, details))

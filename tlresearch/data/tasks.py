@@ -8,7 +8,7 @@ means and which units are active, so that shapes never change:
 - `class`: all classes seen so far compete, and the task has to be inferred.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
@@ -79,8 +79,8 @@ class TaskStream:
     permutations: Int64[Tensor, "seeds tasks pixels"] | None = None
     angles: Float[Tensor, " tasks"] | None = None
     """Degrees."""
-    dtype: torch.dtype = torch.float32
-    """Of the inputs."""
+    scale: Float[Tensor, ""] = field(default_factory=lambda: torch.tensor(1 / 255))
+    """What a pixel is multiplied by; its dtype is that of the inputs."""
 
     @property
     def tasks(self) -> int:
@@ -118,7 +118,7 @@ class TaskStream:
             tasks: int64 (seeds, batch), the task of each image.
             seeds: int64 (seeds,), places in `self.seeds` (not the seeds themselves).
         """
-        x = images.to(self.dtype).mul_(1 / 255)
+        x = images * self.scale
         if self.permutations is not None:
             order = self.permutations[seeds.unsqueeze(1), tasks]
             return x.flatten(2).gather(2, order).view(x.shape)
@@ -176,7 +176,7 @@ def make_stream(
         evaluation_pools=evaluation,
         permutations=_permutations(settings, seeds, pixels, device),
         angles=_angles(settings, device),
-        dtype=dtype,
+        scale=torch.tensor(1 / 255, dtype=dtype, device=device),
     )
 
 

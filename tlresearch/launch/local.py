@@ -51,13 +51,19 @@ def run(
     """Runs what has no record yet, and writes one record for each cell."""
     reporter = reporter or Reporter()
     torch.set_num_threads(plan.threads)
+    # Before the work: an edit while it goes on is not what the records are made by.
+    sources = {
+        cell.method: sources_of(cell.config.method, cell.config.family)
+        for cell in experiment.cells
+    }
     for stack in missing_stacks(plan, store):
-        _run_stack(experiment, stack, store, device, root, reporter)
+        _run_stack(experiment, stack, sources[stack.cells[0].method], store, device, root, reporter)
 
 
 def _run_stack(
     experiment: Experiment,
     stack: Stack,
+    source: str,
     store: Store,
     device: torch.device,
     root: Path | None,
@@ -79,7 +85,7 @@ def _run_stack(
                 "setting": cell.setting,
                 "seed": cell.seed,
                 "key": key,
-                "source": sources_of(config.method, config.family),
+                "source": source,
                 "status": outcome.status,
                 "reason": outcome.reason,
                 "checkpoint": config.train.checkpoint,

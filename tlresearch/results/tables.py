@@ -237,7 +237,7 @@ def notes(table: Table) -> list[str]:
         lines += _cell_notes(cell_name(method, setting), cell)
     lines += _undefined_notes(table)
     if any(cell.stale for cell in table.cells.values()):
-        lines.append("(stale): made by an older version of the code; `--rerun stale` remakes it.")
+        lines.append("(stale): made by an older version of the code; --rerun stale remakes it.")
     if table.left_out:
         lines.append(f"Records without a row in this table: {'; '.join(table.left_out)}.")
     return lines
@@ -263,8 +263,9 @@ def _source_notes(table: Table) -> list[str]:
         ]
         runs = f", {block.runs} runs" if block.runs else ", number of runs unknown"
         form = metric_format(block.metric)
-        unit = "points" if form.unit == "%" else form.unit
-        tolerance = f"{form.scale * block.tolerance:.4g} {unit}".strip()
+        size = f"{form.scale * block.tolerance:.4g}"
+        unit = form.unit if form.unit != "%" else "point" if size == "1" else "points"
+        tolerance = f"{size} {unit}".strip()
         text = f"Published{mark}: {source}; its ± is: {spread}{runs}; tolerance {tolerance}."
         lines.append(text + (f" Differs: {block.differs}" if block.differs else ""))
     return lines

@@ -53,7 +53,7 @@ def load(path: Path, training: Training) -> dict[str, Any]:
         _copy_into(training.stack.buffers, plain["buffers"])
     training.optimizer.load_state_dict(plain["optimizer"])
     training.state = from_plain(plain["state"], training.state)
-    training.steps = plain["steps"].cpu()
+    training.steps = plain["steps"]
     training.active = plain["active"]
     training.failures = plain["failures"]
     training.keep_stopped()

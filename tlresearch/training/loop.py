@@ -1,5 +1,6 @@
 """`fit`, the only training loop, and what changes while it runs."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -14,14 +15,19 @@ from tlresearch.training.method import Labelled, Loss, Method
 from tlresearch.training.optimizers import clip_per_seed, make_optimizer, schedule_factor
 from tlresearch.training.settings import Train
 from tlresearch.training.stack import SeedStack
-from tlresearch.training.tree import Tree, tensors
+from tlresearch.training.tree import Tree
 
 
 class Observer(Protocol):
     """Whoever wants to see the steps: progress, log, checkpoints."""
 
     def after_step(self, step: int, loss: Loss) -> None:
-        """Called after each step (counted from 0 within the stage) with the seeds' losses (S,)."""
+        """Called after each step, counted from 0 within the stage.
+
+        Args:
+            step: the step just done.
+            loss: of each seed: (S,), or () where there is one seed only.
+        """
         ...
 
 
@@ -45,8 +51,8 @@ class Training:
     state: Tree
     """The method's state, stacked."""
     optimizer: torch.optim.Optimizer
-    steps: Tensor
-    """int64 (S,): optimiser steps that each seed has done."""
+    steps: list[int]
+    """Optimiser steps that each seed has done."""
     active: list[bool]
     """False once a seed was stopped; it then keeps its weights and optimiser state."""
     failures: list[str | None]
@@ -57,7 +63,7 @@ class Training:
 
     def step_tensors(self) -> list[Tensor]:
         """What an optimiser step changes, each with the seeds first."""
-        leaves = list(self.stack.leaves().values())
+        leaves = list(self.stack.leaves.values())
         moments = [
             value
             for leaf in leaves
@@ -79,6 +85,10 @@ class Training:
             for tensor, value in zip(self.step_tensors(), kept, strict=True):
                 tensor[place] = value
 
+    def count_step(self) -> None:
+        """One more step for the seeds that took it."""
+        self.steps = [n + active for n, active in zip(self.steps, self.active, strict=True)]
+
     def keep_stopped(self) -> None:
         """Remembers the stopped seeds' slices again, after a checkpoint was read."""
         for place, active in enumerate(self.active):
@@ -87,7 +97,7 @@ class Training:
 
     def reset_optimizer(self) -> None:
         """Forgets the optimiser's moments; stopped seeds keep their weights."""
-        self.optimizer = make_optimizer(self.train, self.stack.leaves().values())
+        self.optimizer = make_optimizer(self.train, self.stack.leaves.values())
         self.keep_stopped()
 
     def one(self, place: int) -> tuple[Method, nn.Module]:
@@ -117,8 +127,8 @@ def start(
         fields=fields,
         train=train,
         state=state,
-        optimizer=make_optimizer(train, stack.leaves().values()),
-        steps=torch.zeros(len(seeds), dtype=torch.int64),
+        optimizer=make_optimizer(train, stack.leaves.values()),
+        steps=[0] * len(seeds),
         active=[True] * len(seeds),
         failures=[None] * len(seeds),
         dropout_layers=dropout_keys(stack.module),
@@ -148,7 +158,7 @@ def fit(
     train, stack, optimizer = training.train, training.stack, training.optimizer
     device = next(iter(stack.params.values())).device
     loss_of = _bind_loss(training)
-    leaves = list(stack.leaves().values())
+    leaves = list(stack.leaves.values())
     stack.train()
     for step in range(first_step, steps):
         if not any(training.active):
@@ -156,32 +166,43 @@ def fit(
         _set_learning_rate(optimizer, train, step)
         _set_dropout_keys(training)
         with autocast(train.precision, device):
-            loss = loss_of(training.fields, training.state, Labelled(*batch(step)))
-        _stop_non_finite(training, loss, step)
-        if not any(training.active):
-            return
+            loss = loss_of(*batch(step))
+        total = loss.total if stack.direct else loss.total.sum()
+        if not math.isfinite(total.item()):
+            _stop_non_finite(training, loss, step)
+            if not any(training.active):
+                return
         optimizer.zero_grad()
-        loss.total.sum().backward()
+        total.backward()
         if train.clip:
             grads = [leaf.grad for leaf in leaves if leaf.grad is not None]
             clip_per_seed(grads, train.clip, stacked=not stack.direct)
         optimizer.step()
         training.restore_stopped()
-        training.steps += _ones(training)
+        training.count_step()
         observer.after_step(step, loss)
 
 
 def _bind_loss(training: Training) -> Callable[..., Loss]:
+    """The method's loss as a function of a batch's tensors, for all seeds."""
     method = training.method
+    names: list[str] = []
 
-    def loss(networks: nn.Module, fields: dict[str, Tensor], state: Tree, batch: Labelled) -> Loss:
-        return with_fields(method, fields).loss(networks, state, batch)
+    def loss(
+        networks: nn.Module, fields: dict[str, Tensor], state: Tree, *batch: Tensor
+    ) -> tuple[Tensor, ...]:
+        value = with_fields(method, fields).loss(networks, state, Labelled(*batch))
+        names[:] = value.terms
+        return (value.total, *value.terms.values())
 
-    return training.stack.bind(loss, training.train.compile)
+    constants = (training.fields, training.state)
+    call = training.stack.bind(loss, constants, training.train.compile)
 
+    def named(*batch: Tensor) -> Loss:
+        total, *terms = call(*batch)
+        return Loss(total, dict(zip(names, terms, strict=True)))
 
-def _ones(training: Training) -> Tensor | int:
-    return 1 if all(training.active) else torch.tensor(training.active).long()
+    return named
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, train: Train, step: int) -> None:
@@ -194,19 +215,15 @@ def _set_dropout_keys(training: Training) -> None:
     """The key of dropout layer i: fold(key(seed, "dropout", step), i), by each seed's own steps."""
     if not training.dropout_layers:
         return
-    keys = random.make_key(torch.tensor(training.seeds), "dropout", training.steps)
+    keys = random.make_key(
+        torch.tensor(training.seeds), "dropout", torch.tensor(training.steps)
+    )
     for i, name in enumerate(training.dropout_layers):
         training.stack.buffers[name].copy_(random.fold(keys, i))
 
 
 def _stop_non_finite(training: Training, loss: Loss, step: int) -> None:
-    if bool(torch.isfinite(loss.total).all()):
-        return
-    for place, value in enumerate(loss.total.tolist()):
-        if training.active[place] and not torch.isfinite(torch.tensor(value)):
+    """Stops the seeds whose own loss is not finite; their sum's check is cheaper than theirs."""
+    for place, value in enumerate(loss.total.reshape(-1).tolist()):
+        if training.active[place] and not math.isfinite(value):
             training.stop(place, f"the loss was {value} at step {step}")
-
-
-def parameter_count(stack: SeedStack) -> int:
-    """Parameters of one seed's networks."""
-    return sum(t[0].numel() for t in tensors(stack.params))

@@ -80,8 +80,8 @@ class RunObserver:
 
     def _log(self, step: int, loss: Loss) -> None:
         entry: dict[str, Any] = {"stage": self.stage, "step": step, "seeds": self.training.seeds}
-        entry |= {"loss": loss.total.tolist()}
-        entry |= {name: value.tolist() for name, value in loss.terms.items()}
+        named = {"loss": loss.total} | loss.terms
+        entry |= {name: value.reshape(-1).tolist() for name, value in named.items()}
         self.files.log.parent.mkdir(parents=True, exist_ok=True)
         with self.files.log.open("a") as file:
             file.write(json.dumps(entry) + "\n")

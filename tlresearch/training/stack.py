@@ -7,6 +7,7 @@ directly on a module whose parameters share memory with the stack.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -14,10 +15,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.utils import _pytree as pytree
 
-from tlresearch.training.tree import take
+from tlresearch.training.tree import Tree, take
 
-PerSeed = Callable[..., Any]
-"""A function (networks, *args) of one seed's networks."""
+PerSeed = Callable[..., tuple[Tensor, ...]]
+"""A function (networks, *constants, *tensors) of one seed."""
+
+Mapped = Callable[..., tuple[Tensor, ...]]
+"""The same for all seeds of a stack, its constants filled in."""
 
 
 class _Bound(nn.Module):
@@ -43,6 +47,10 @@ class SeedStack:
     module: nn.Module
     params: dict[str, Tensor]
     buffers: dict[str, Tensor]
+    leaves: dict[str, Tensor]
+    """What the optimiser steps, sharing memory with `params`: with S = 1 the module's parameters;
+    with S > 1 stacked, and the weight of a linear layer as (S, in, out). So does the gradient of a
+    mapped linear layer lie in memory: any other order would be copied at each step."""
     size: int
 
     @property
@@ -50,42 +58,55 @@ class SeedStack:
         """Whether functions are called on the module itself instead of being mapped."""
         return self.size == 1
 
-    def leaves(self) -> dict[str, Tensor]:
-        """The tensors that the optimiser steps: (…) with S = 1, else (S, …)."""
-        return dict(self.module.named_parameters()) if self.direct else self.params
-
     def train(self, mode: bool = True) -> None:
         """Training or evaluation mode, for all seeds."""
         self.module.train(mode)
 
-    def bind(self, function: PerSeed, compile: bool = False) -> Callable[..., Any]:
-        """`function` for all seeds: takes its arguments stacked, returns its results stacked.
+    def bind(self, function: PerSeed, constants: Sequence[Tree], compile: bool = False) -> Mapped:
+        """`function` for all seeds, some of its arguments fixed.
+
+        Everything that can be done once is done here and not at each step: a step of a small
+        network takes less time than flattening its arguments.
 
         Args:
-            function: takes (networks, *args) of one seed and returns a tree of tensors.
+            function: takes (networks, *constants, *tensors) of one seed and returns a tuple of
+                0-dimensional tensors.
+            constants: trees stacked over seeds that stay the same objects, such as a method's state.
             compile: through `torch.compile`.
+
+        Returns:
+            A function of the remaining arguments, stacked tensors or None, that returns the
+            results: (S,) each, or () each where the stack is `direct`.
         """
         if self.direct:
-            return self._bind_direct(function, compile)
+            own = [take(constant, 0) for constant in constants]
+            plain = torch.compile(function) if compile else function
+            return lambda *args: plain(
+                self.module, *own, *(None if a is None else a[0] for a in args)
+            )
+        named = self.leaves | self.buffers
+        turned = _linear_weights(self.module)
+        leaves, spec = pytree.tree_flatten(list(constants))
+        fixed = [*named.values(), *(leaf for leaf in leaves if isinstance(leaf, Tensor))]
         bound = _Bound(self.module, function)
 
-        def one(params: dict[str, Tensor], buffers: dict[str, Tensor], *args: Any) -> Any:
-            named = {f"networks.{k}": v for k, v in (params | buffers).items()}
-            return functional_call(bound, named, args)
+        def one(given: tuple[bool, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
+            rest = iter(tensors)
+            networks = {
+                f"networks.{name}": next(rest).T if name in turned else next(rest) for name in named
+            }
+            filled = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            args = [next(rest) if there else None for there in given]
+            return functional_call(bound, networks, (*pytree.tree_unflatten(filled, spec), *args))
 
-        def call(params: dict[str, Tensor], buffers: dict[str, Tensor], *args: Any) -> Any:
-            dims = pytree.tree_map(_seed_dim, (params, buffers, *args))
-            return vmap(one, in_dims=dims, randomness="error")(params, buffers, *args)
+        @cache
+        def mapped(given: tuple[bool, ...]) -> Mapped:
+            call = vmap(partial(one, given), in_dims=0, randomness="error")
+            return torch.compile(call) if compile else call
 
-        mapped = torch.compile(call) if compile else call
-        return lambda *args: mapped(self.params, self.buffers, *args)
-
-    def _bind_direct(self, function: PerSeed, compile: bool) -> Callable[..., Any]:
-        plain = torch.compile(function) if compile else function
-
-        def call(*args: Any) -> Any:
-            result = plain(self.module, *(take(a, 0) for a in args))
-            return pytree.tree_map(lambda leaf: leaf.unsqueeze(0), result)
+        def call(*args: Tensor | None) -> tuple[Tensor, ...]:
+            given = tuple(a is not None for a in args)
+            return mapped(given)(*fixed, *(a for a in args if a is not None))
 
         return call
 
@@ -100,11 +121,6 @@ class SeedStack:
         return self.module
 
 
-def _seed_dim(leaf: Any) -> int | None:
-    """0 for a stacked tensor; None for a leaf that has no seed dimension, such as no mask."""
-    return 0 if isinstance(leaf, Tensor) else None
-
-
 def stack_networks(networks: Sequence[nn.Module], device: torch.device | str = "cpu") -> SeedStack:
     """Stacks the networks of S seeds on a device; S = 1 keeps the module's own tensors.
 
@@ -113,9 +129,24 @@ def stack_networks(networks: Sequence[nn.Module], device: torch.device | str = "
     """
     module = networks[0].to(device)
     if len(networks) == 1:
-        params = {k: p.detach().unsqueeze(0) for k, p in module.named_parameters()}
+        leaves = dict(module.named_parameters())
+        params = {k: p.detach().unsqueeze(0) for k, p in leaves.items()}
         buffers = {k: b.unsqueeze(0) for k, b in module.named_buffers()}
-        return SeedStack(module, params, buffers, 1)
-    params, buffers = stack_module_state([network.to(device) for network in networks])
-    params = {k: p.detach().clone().requires_grad_() for k, p in params.items()}
-    return SeedStack(module, params, {k: b.clone() for k, b in buffers.items()}, len(networks))
+        return SeedStack(module, params, buffers, leaves, 1)
+    stacked, buffers = stack_module_state([network.to(device) for network in networks])
+    turned = _linear_weights(module)
+    leaves = {
+        k: (p.detach().transpose(1, 2) if k in turned else p.detach())
+        .clone(memory_format=torch.contiguous_format)
+        .requires_grad_()
+        for k, p in stacked.items()
+    }
+    params = {k: p.detach().transpose(1, 2) if k in turned else p.detach() for k, p in leaves.items()}
+    buffers = {k: b.clone() for k, b in buffers.items()}
+    return SeedStack(module, params, buffers, leaves, len(networks))
+
+
+def _linear_weights(module: nn.Module) -> set[str]:
+    """Names of the weights of linear layers."""
+    layers = [(name, m) for name, m in module.named_modules() if isinstance(m, nn.Linear)]
+    return {f"{name}.weight" if name else "weight" for name, _ in layers}
