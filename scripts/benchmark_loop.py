@@ -253,7 +253,11 @@ def main() -> None:
 
 def fisher_seconds(data: ImageData, rounds: int) -> float:
     """Median seconds of the exact diagonal Fisher of all images, 784-400-400-10."""
-    network, x, y = nn.Sequential(nn.Flatten(), _plain_mlp(LARGE)), data.train.images, data.train.labels
+    network, x, y = (
+        nn.Sequential(nn.Flatten(), _plain_mlp(LARGE)),
+        data.train.images,
+        data.train.labels,
+    )
     times = []
     for _ in range(rounds):
         began = time.perf_counter()

@@ -41,11 +41,14 @@ def _pin_threads() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="tlresearch", description="Transfer techniques, reproduced: from an experiment file to a table."
+        prog="tlresearch",
+        description="Transfer techniques, reproduced: from an experiment file to a table.",
     )
     parser.add_argument("--version", action="version", version=f"tlresearch {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="run what an experiment file still lacks, print its table")
+    run = commands.add_parser(
+        "run", help="run what an experiment file still lacks, print its table"
+    )
     _add_experiment(run)
     run.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     run.add_argument("--threads", type=_positive, help="CPU threads (default: torch's choice)")
@@ -60,10 +63,14 @@ def _parser() -> argparse.ArgumentParser:
         "what", nargs="?", choices=["methods", "datasets", "backbones", "experiments"]
     )
     listing.set_defaults(command=_list)
-    describe = commands.add_parser("describe", help="settings of a method, backbone, family or train")
+    describe = commands.add_parser(
+        "describe", help="settings of a method, backbone, family or train"
+    )
     describe.add_argument("name", help="e.g. ewc, mlp, continual, train")
     describe.set_defaults(command=_describe)
-    data = commands.add_parser("data", help="every data set, where it was found; or check its files")
+    data = commands.add_parser(
+        "data", help="every data set, where it was found; or check its files"
+    )
     data.add_argument("action", nargs="?", choices=["list", "verify"], default="list")
     _add_data(data)
     data.set_defaults(command=_data)
@@ -73,7 +80,10 @@ def _parser() -> argparse.ArgumentParser:
 def _add_experiment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="experiment file (YAML)")
     parser.add_argument(
-        "overrides", nargs="*", metavar="dotted.key=value", help="e.g. train.steps=500; key=1,2,3 sweeps"
+        "overrides",
+        nargs="*",
+        metavar="dotted.key=value",
+        help="e.g. train.steps=500; key=1,2,3 sweeps",
     )
     parser.add_argument(
         "--results", type=Path, default=Path("results"), help="results folder (default: results)"

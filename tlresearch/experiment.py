@@ -246,8 +246,10 @@ def _check_published(header: Header, cells: tuple[Cell, ...], where: str) -> Non
             if row.method not in header.methods:
                 hint = schema.nearest(row.method, header.methods)
                 raise UserError(f"{where}: 'published' names method '{row.method}'; {hint}")
-            if row.setting and row.setting not in header.settings and not any(
-                (row.method, row.setting) == known_row for known_row in rows
+            if (
+                row.setting
+                and row.setting not in header.settings
+                and not any((row.method, row.setting) == known_row for known_row in rows)
             ):
                 hint = schema.nearest(row.setting, header.settings)
                 raise UserError(f"{where}: 'published' names setting '{row.setting}'; {hint}")
@@ -313,16 +315,18 @@ def resolve(raw: dict[str, Any], label: str, where: str) -> Config:
     return Config(header.family, benchmark, backbone, method, train)
 
 
-def _named(
-    raw: dict[str, Any], table: dict[str, Any], place: str, what: str, where: str
-) -> Any:
+def _named(raw: dict[str, Any], table: dict[str, Any], place: str, what: str, where: str) -> Any:
     """The settings class that `name` stands for, filled with the other keys."""
     settings = dict(raw)
     name = settings.pop("name", None)
     if name is None:
-        raise UserError(f"{where}: key '{place}.name' is missing; expected one of {', '.join(table)}")
+        raise UserError(
+            f"{where}: key '{place}.name' is missing; expected one of {', '.join(table)}"
+        )
     if name not in table:
-        raise UserError(f"{where}: unknown {what} '{name}' at '{place}'; {_known(str(name), table)}")
+        raise UserError(
+            f"{where}: unknown {what} '{name}' at '{place}'; {_known(str(name), table)}"
+        )
     return schema.structure(settings, table[name], place, where)
 
 

@@ -116,7 +116,9 @@ def _dataclass(value: Any, kind: Any, place: str, where: str) -> Any:
     known = fields_of(kind)
     for key in value:
         if key not in known:
-            raise UserError(f"{where}: unknown key '{_join(place, key)}'; {nearest(str(key), known)}")
+            raise UserError(
+                f"{where}: unknown key '{_join(place, key)}'; {nearest(str(key), known)}"
+            )
     required = {
         f.name
         for f in dataclasses.fields(kind)

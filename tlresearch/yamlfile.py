@@ -56,7 +56,9 @@ def parse(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{where}{line}: this is not valid YAML ({problem}); mend that line") from None
+        raise UserError(
+            f"{where}{line}: this is not valid YAML ({problem}); mend that line"
+        ) from None
     except (RecursionError, ValueError) as error:
         raise UserError(f"{where}: this cannot be read as YAML ({error})") from None
 
@@ -78,5 +80,7 @@ def read(path: Path) -> Any:
     except UnicodeDecodeError:
         raise UserError(f"{path}: this is not a UTF-8 text file; expected YAML") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions"
+        ) from None
     return parse(text, str(path))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from tlresearch.data.tasks import Scenario
@@ -20,6 +21,10 @@ class ContinualMethod(Method):
     scenarios: ClassVar[tuple[Scenario, ...]] = get_args(Scenario)
     """The scenarios in which the method makes sense."""
 
+    def problem(self) -> str | None:
+        """What is contradictory in the settings, as one sentence that begins with a key, or None."""
+        return None
+
 
 @dataclass(frozen=True)
 class FisherSettings:
@@ -36,11 +41,19 @@ class FisherSettings:
     active_only: bool = True
     """Whether the softmax runs over the classes that are active in training, or over all units."""
 
+    def problem(self) -> str | None:
+        """What is contradictory in the settings, as one sentence that begins with a key, or None."""
+        if self.batch > 1 and self.labels == "exact":
+            return (
+                "fisher.batch: an expectation over labels is taken per sample; set fisher.batch: 1 or "
+                "fisher.labels to sample, predicted or empirical"
+            )
+        return None
+
     def estimate(self, networks: nn.Module, data: TaskData) -> dict[str, Tensor]:
         """F by parameter name, in nats per squared unit of θ; see `functional.fisher`."""
         batches = (
-            (x, y, mask if self.active_only else None)
-            for x, y, mask in data.batches(self.samples)
+            (x, y, mask if self.active_only else None) for x, y, mask in data.batches(self.samples)
         )
         key = data.key("fisher labels") if self.labels == "sample" else None
         fisher = diagonal_fisher(networks, batches, self.labels, self.batch, key)
@@ -49,7 +62,6 @@ class FisherSettings:
 
 def _normalized(fisher: dict[str, Tensor]) -> dict[str, Tensor]:
     """F over its mean; a Fisher that is 0 everywhere stays 0."""
-    total = sum(f.sum() for f in fisher.values())
-    count = sum(f.numel() for f in fisher.values())
-    mean = total / count
-    return {k: f / mean.clamp_min(1e-38) for k, f in fisher.items()}
+    total = torch.stack([f.sum() for f in fisher.values()]).sum()
+    mean = total / sum(f.numel() for f in fisher.values())
+    return {k: f / mean.clamp_min(torch.finfo(mean.dtype).tiny) for k, f in fisher.items()}

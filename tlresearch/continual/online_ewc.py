@@ -33,6 +33,9 @@ class OnlineEWC(ContinualMethod):
     fisher: FisherSettings = field(default_factory=FisherSettings)
     """How F is estimated."""
 
+    def problem(self) -> str | None:
+        return self.fisher.problem()
+
     def init(self, networks: nn.Module) -> Quadratic:
         """No penalty before the first task."""
         return Quadratic({}, {}, torch.zeros(()))

@@ -76,6 +76,9 @@ def check(benchmark: StreamSettings, method: ContinualMethod, label: str, train:
             f"methods.{label}: {type(method).__name__} cannot do the scenario "
             f"'{benchmark.scenario}'; it can do {', '.join(method.scenarios)}"
         )
+    problem = method.problem()
+    if problem:
+        raise UserError(f"methods.{label}.{problem}")
     if train.checkpoint == "selected" and benchmark.validation == 0:
         raise UserError(
             "train.checkpoint: 'selected' needs a held-out part of the training data; set "
@@ -138,7 +141,7 @@ class _Journey:
         checkpoint_seconds: float,
     ) -> None:
         self.run, self.stream, self.training, self.files = run, stream, training, files
-        self.progress, self.checkpoint_seconds = progress, checkpoint_seconds
+        self.observer = RunObserver(training, files, self.place, progress, checkpoint_seconds)
         shape = (len(run.seeds), stream.tasks + 1, stream.tasks)
         self.matrix = torch.full(shape, float("nan"), dtype=torch.float64)
         self.stage, self.step = 0, 0
@@ -166,7 +169,7 @@ class _Journey:
         self.seconds = place["seconds"]
         self.best = Best(**place["best"]) if place["best"] else None
         self.files.log_lines_before(self.stage, self.step)
-        self.progress(self.stage * self.run.train.steps + self.step)
+        self.observer.progress(self.stage * self.run.train.steps + self.step)
 
     def travel(self) -> None:
         """Learns the remaining tasks."""
@@ -177,6 +180,7 @@ class _Journey:
             self._remember()
             self._measure(self.stage + 1)
             self.stage, self.step, self.best = self.stage + 1, 0, None
+            self.observer.save_if_due(0)
 
     def outcomes(self) -> list[Outcome]:
         """Metrics and matrix of each seed."""
@@ -196,29 +200,34 @@ class _Journey:
         train, training = self.run.train, self.training
         if train.reset_optimizer and self.step == 0 and self.stage > 0:
             training.reset_optimizer()
+        self.observer.stage = self.stage
         batches = StageBatches(
             self.stream, self._training_pools(), self.stage, train.batch_size, train.steps
         )
-        observer = RunObserver(
-            training, self.files, self.stage, self.place, self.progress, self.checkpoint_seconds
-        )
         if train.checkpoint == "last":
-            fit(training, batches.batch, train.steps, self.step, observer)
+            fit(training, batches.batch, train.steps, self.step, self.observer)
         else:
-            self._fit_and_select(batches, observer)
-        observer.flush()
+            self._fit_and_select(batches)
+        self.observer.flush()
 
-    def _fit_and_select(self, batches: StageBatches, observer: RunObserver) -> None:
+    def _fit_and_select(self, batches: StageBatches) -> None:
         """Trains, and ends with each seed's weights that were best on the held-out part."""
         train, training = self.run.train, self.training
-        self.best = self.best or Best.start(training.stack)
+        best = self.best = self.best or Best.start(training.stack)
+        if self.step and (self.step % train.evaluate_every == 0 or self.step == train.steps):
+            self._select(best)  # the checkpoint of this step was written before its evaluation
         while self.step < train.steps and any(training.active):
-            until = min(self.step - self.step % train.evaluate_every + train.evaluate_every, train.steps)
-            fit(training, batches.batch, until, self.step, observer)
+            until = min(
+                self.step - self.step % train.evaluate_every + train.evaluate_every, train.steps
+            )
+            fit(training, batches.batch, until, self.step, self.observer)
             self.step = until
-            held_out = [self._held_out(place) for place in range(len(self.run.seeds))]
-            self.best.update(training.stack, accuracy_per_seed(training, held_out))
-        self.best.restore(training.stack)
+            self._select(best)
+        best.restore(training.stack)
+
+    def _select(self, best: Best) -> None:
+        held_out = [self._held_out(place) for place in range(len(self.run.seeds))]
+        best.update(self.training.stack, accuracy_per_seed(self.training, held_out))
 
     def _held_out(self, place: int) -> Any:
         pool = self._of_stage(self.stream.held_out_pools[place])

@@ -23,13 +23,12 @@ class StageBatches:
     def __init__(
         self, stream: TaskStream, pools: list[Pool], stage: int, batch_size: int, steps: int
     ) -> None:
-        """
-        Args:
-            stream: where images, labels and masks come from.
-            pools: one per seed.
-            stage: index of the task after which the stage's active classes are counted.
-            batch_size: B.
-            steps: how many batches will be asked for.
+        """Args:
+        stream: where images, labels and masks come from.
+        pools: one per seed.
+        stage: index of the task after which the stage's active classes are counted.
+        batch_size: B.
+        steps: how many batches will be asked for.
         """
         self.steps = steps
         sizes = [len(pool.images) for pool in pools]

@@ -109,7 +109,10 @@ class TaskStream:
         return own[:, : stage + 1].any(1, keepdim=True).expand_as(own)
 
     def inputs(
-        self, images: UInt8[Tensor, "seeds batch channels height width"], tasks: Tensor, seeds: Tensor
+        self,
+        images: UInt8[Tensor, "seeds batch channels height width"],
+        tasks: Tensor,
+        seeds: Tensor,
     ) -> Float[Tensor, "seeds batch channels height width"]:
         """Pixels in [0, 1] as the tasks show them: permuted or rotated.
 
@@ -131,8 +134,8 @@ def _rotate(x: Tensor, degrees: Tensor) -> Tensor:
     """Rotates counter-clockwise about the centre, bilinear, zeros outside."""
     angle = torch.deg2rad(degrees).flatten()
     zero = torch.zeros_like(angle)
-    rows = [torch.stack([angle.cos(), angle.sin(), zero], -1)]
-    rows.append(torch.stack([-angle.sin(), angle.cos(), zero], -1))
+    rows = [torch.stack([angle.cos(), -angle.sin(), zero], -1)]
+    rows.append(torch.stack([angle.sin(), angle.cos(), zero], -1))
     flat = x.flatten(0, 1)
     grid = F.affine_grid(torch.stack(rows, 1), list(flat.shape), align_corners=False)
     return F.grid_sample(flat, grid, align_corners=False).view(x.shape)
@@ -163,6 +166,10 @@ def make_stream(
         evaluation = _pools(data.test.labels, whole, unit_of, device)
     else:
         evaluation = _pools(data.train.labels, held, unit_of, device)
+    train_pools = _pools(data.train.labels, kept, unit_of, device)
+    held_out_pools = _pools(data.train.labels, held, unit_of, device)
+    needed = [train_pools, evaluation] + ([held_out_pools] if settings.validation else [])
+    _refuse_empty(settings, needed)
     pixels = train.images[0].numel()
     return TaskStream(
         settings=settings,
@@ -171,8 +178,8 @@ def make_stream(
         evaluation=train if test is None else test,
         units=int(unit_of.max()) + 1,
         unit_of=unit_of.to(device),
-        train_pools=_pools(data.train.labels, kept, unit_of, device),
-        held_out_pools=_pools(data.train.labels, held, unit_of, device),
+        train_pools=train_pools,
+        held_out_pools=held_out_pools,
         evaluation_pools=evaluation,
         permutations=_permutations(settings, seeds, pixels, device),
         angles=_angles(settings, device),
@@ -197,10 +204,28 @@ def check_stream(settings: StreamSettings, classes: int) -> None:
             f"benchmark.tasks: {classes} classes of {settings.dataset} do not divide into "
             f"{settings.tasks} equal tasks; possible are {', '.join(map(str, equal))}"
         )
+    if settings.class_order == "random" and settings.stream != "split":
+        raise UserError(
+            f"benchmark.class_order: stream '{settings.stream}' has all classes in every task, in no "
+            "order; remove class_order or set benchmark.stream: split"
+        )
+    if settings.max_angle != StreamSettings("").max_angle and settings.stream != "rotated":
+        raise UserError(
+            f"benchmark.max_angle: stream '{settings.stream}' does not rotate; remove max_angle or set "
+            "benchmark.stream: rotated"
+        )
     if settings.evaluate == "validation" and settings.validation == 0:
         raise UserError(
             "benchmark.evaluate: 'validation' needs a held-out part of the training data; set "
             "benchmark.validation to a fraction above 0, e.g. 0.1"
+        )
+
+
+def _refuse_empty(settings: StreamSettings, needed: list[list[list[Pool]]]) -> None:
+    if min(len(pool.images) for pools in needed for row in pools for pool in row) == 0:
+        raise UserError(
+            f"benchmark.validation: {settings.validation:g} of {settings.dataset} leaves some task "
+            "without an image to train on or to be measured on; choose another fraction, e.g. 0.1"
         )
 
 

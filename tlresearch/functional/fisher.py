@@ -68,19 +68,67 @@ def diagonal_fisher(
     if batch > 1 and labels == "exact":
         raise ValueError(f"labels='exact' averages per sample; batch must be 1, not {batch}")
     if labels == "sample" and key is None:
-        raise ValueError("labels='sample' draws labels and needs a key (functional.random.make_key)")
-    params = {k: p for k, p in network.named_parameters() if p.requires_grad}
+        raise ValueError(
+            "labels='sample' draws labels and needs a key (functional.random.make_key)"
+        )
+    params: dict[str, Tensor] = {k: p for k, p in network.named_parameters() if p.requires_grad}
     totals = {k: torch.zeros_like(p) for k, p in params.items()}
     accumulate = _choose(network, params, batch)
     count = 0
-    with _evaluation_mode(network):
-        for i, (x, y, *rest) in enumerate(batches):
-            slots = _label_slots(labels, y, None if key is None else random.fold(key, i))
-            mask = rest[0] if rest else None
-            count += accumulate(network, totals, x, mask, slots)
+    with _evaluation_mode(network), torch.enable_grad():
+        seen = 0
+        for x, y, *rest in _regroup(batches, batch):
+            assert x is not None
+            slots = _label_slots(labels, y, key, seen)
+            count += accumulate(network, totals, x, rest[0] if rest else None, slots)
+            seen += len(x)
     if count == 0:
         raise ValueError("the Fisher information of no samples is not defined")
     return {k: total / count for k, total in totals.items()}
+
+
+def _regroup(
+    batches: Iterable[Sequence[Tensor | None]], size: int
+) -> Iterator[Sequence[Tensor | None]]:
+    """The same samples in chunks of a multiple of `size` each, but for the last."""
+    if size == 1:
+        yield from batches
+        return
+    waiting: list[Sequence[Tensor | None]] = []
+    count = 0
+    for chunk in batches:
+        waiting.append(chunk)
+        count += _length(chunk)
+        whole = count - count % size
+        if whole:
+            together = _join(waiting)
+            yield _rows(together, slice(0, whole))
+            waiting = [_rows(together, slice(whole, count))]
+            count -= whole
+    if count:
+        yield _join(waiting)
+
+
+def _length(chunk: Sequence[Tensor | None]) -> int:
+    assert chunk[0] is not None
+    return len(chunk[0])
+
+
+def _join(chunks: list[Sequence[Tensor | None]]) -> list[Tensor | None]:
+    """Chunks end to end; a mask of shape (classes,) is the same for all of them."""
+    return [
+        torch.cat([part for part in column if part is not None])
+        if column[0] is not None and (i < 2 or column[0].dim() == 2)
+        else column[0]
+        for i, column in enumerate(zip(*chunks, strict=True))
+    ]
+
+
+def _rows(chunk: Sequence[Tensor | None], rows: slice) -> list[Tensor | None]:
+    return [
+        part[rows] if part is not None and (i < 2 or part.dim() == 2) else part
+        for i, part in enumerate(chunk)
+    ]
 
 
 @contextmanager
@@ -96,7 +144,7 @@ def _evaluation_mode(network: nn.Module) -> Iterator[None]:
 
 
 def _label_slots(
-    labels: Labels, y: Tensor | None, key: Tensor | None
+    labels: Labels, y: Tensor | None, key: Tensor | None, first: int
 ) -> Callable[[Tensor], list[_Slot]]:
     """A function from log p (batch, classes) to the labels whose squares are summed."""
 
@@ -106,10 +154,12 @@ def _label_slots(
             # A class that is active for no sample has probability 0 and costs nothing.
             active = (log_p > -float("inf")).any(0).nonzero().flatten().tolist()
             p = log_p.exp()
-            return [_Slot(torch.full_like(log_p[:, 0], c, dtype=torch.int64), p[:, c]) for c in active]
+            return [
+                _Slot(torch.full_like(log_p[:, 0], c, dtype=torch.int64), p[:, c]) for c in active
+            ]
         if labels == "sample":
             assert key is not None
-            label = random.categorical(key, log_p.exp())
+            label = random.categorical(key.to(log_p.device), log_p.exp(), first)
         elif labels == "predicted":
             label = log_p.argmax(-1)
         elif y is None:
@@ -125,7 +175,10 @@ def _choose(network: nn.Module, params: dict[str, Tensor], batch: int) -> Callab
     """The cheapest way that is right for this network."""
     if batch > 1:
         return lambda *args: _add_batched(*args, batch=batch)
-    owned = {id(p) for m in network.modules() if type(m) is nn.Linear for p in m.parameters()}
+    layers = [m for m in network.modules() if type(m) is nn.Linear]
+    owned = {
+        id(p) for m in layers for p in (m._parameters.get("weight"), m._parameters.get("bias"))
+    }
     if all(id(p) in owned for p in params.values()):
         return _add_linear
     return _add_general
@@ -147,8 +200,7 @@ def _add_linear(
 
     handles = [m.register_forward_hook(tap(name)) for name, m in layers.items()]
     try:
-        with torch.enable_grad():
-            log_p = mask_logits(network(x), mask).log_softmax(-1)
+        log_p = mask_logits(network(x), mask).log_softmax(-1)
     finally:
         for handle in handles:
             handle.remove()
@@ -187,20 +239,29 @@ def _linear_rule_holds(
     modules = dict(linear)
     finite = log_p.masked_fill(log_p == -float("inf"), 0.0)
     probe = random.uniform(random.make_key(0, "fisher probe").to(log_p.device), finite.shape)
-    weights = [modules[name].weight for name, _, _ in calls]
-    outputs = [output for _, _, output in calls]
-    if not all(w.requires_grad for w in weights):
+    layers = [modules[name] for name, _, _ in calls]
+    if any(p is not None and not p.requires_grad for m in layers for p in (m.weight, m.bias)):
         return False
+    weights = [m.weight for m in layers]
+    biased = [i for i, m in enumerate(layers) if m.bias is not None]
+    outputs = [output for _, _, output in calls]
+    biases = [layers[i].bias for i in biased]
     grads = torch.autograd.grad(
-        (finite * probe.to(finite.dtype)).sum(), weights + outputs, retain_graph=True
+        (finite * probe.to(finite.dtype)).sum(),
+        [*weights, *biases, *outputs],
+        retain_graph=True,
+        allow_unused=True,
     )
-    for (_, a, _), of_weight, d in zip(
-        calls, grads[: len(calls)], grads[len(calls) :], strict=True
-    ):
-        scale = of_weight.abs().amax().clamp_min(1e-30)
-        if ((d.T @ a.detach() - of_weight).abs().amax() > 1e-3 * scale).item():
-            return False
-    return True
+    if any(g is None for g in grads):
+        return False
+    of_weights, of_biases = grads[: len(layers)], grads[len(layers) : -len(outputs)]
+    d_outputs = grads[-len(outputs) :]
+    predicted = [d.T @ a.detach() for (_, a, _), d in zip(calls, d_outputs, strict=True)]
+    predicted += [d_outputs[i].sum(0) for i in biased]
+    return all(
+        bool((rule - true).abs().amax() <= 1e-3 * true.abs().amax().clamp_min(1e-30))
+        for rule, true in zip(predicted, [*of_weights, *of_biases], strict=True)
+    )
 
 
 def _add_general(
@@ -215,7 +276,9 @@ def _add_general(
     fixed = {k: p.detach() for k, p in network.named_parameters() if k not in totals}
     fixed |= dict(network.named_buffers())
 
-    def log_prob(params: dict[str, Tensor], x: Tensor, mask: Tensor | None, label: Tensor) -> Tensor:
+    def log_prob(
+        params: dict[str, Tensor], x: Tensor, mask: Tensor | None, label: Tensor
+    ) -> Tensor:
         logits = functional_call(network, params | fixed, (x.unsqueeze(0),))[0]
         return mask_logits(logits, mask).log_softmax(-1).gather(0, label.unsqueeze(0))[0]
 
@@ -243,10 +306,9 @@ def _add_batched(
 ) -> int:
     """Adds the square of each batch's mean gradient; returns the batches."""
     params = {k: p for k, p in network.named_parameters() if k in totals}
-    with torch.enable_grad():
-        log_p = mask_logits(network(x), mask).log_softmax(-1)
-        (slot,) = slots(log_p)
-        chosen = log_p.gather(1, slot.label.unsqueeze(1)).squeeze(1)
+    log_p = mask_logits(network(x), mask).log_softmax(-1)
+    (slot,) = slots(log_p)
+    chosen = log_p.gather(1, slot.label.unsqueeze(1)).squeeze(1)
     parts = math.ceil(x.shape[0] / batch)
     for part in range(parts):
         mean = chosen[part * batch : (part + 1) * batch].mean()

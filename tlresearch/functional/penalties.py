@@ -59,6 +59,8 @@ def add_quadratics(first: Quadratic, second: Quadratic) -> Quadratic:
     """
     if not first.curvature:
         return second._replace(constant=first.constant + second.constant)
+    if not second.curvature:
+        return first._replace(constant=first.constant + second.constant)
     curvature, centre = {}, {}
     constant = first.constant + second.constant
     for name in second.curvature.keys() | first.curvature.keys():

@@ -67,30 +67,30 @@ def make_key(seed: Tensor | int, purpose: str, *counters: Tensor | int) -> Tenso
     return key
 
 
-def bits(key: Key, shape: tuple[int, ...]) -> Tensor:
+def bits(key: Key, shape: tuple[int, ...], first: int = 0) -> Tensor:
     """63 random bits for each index: int64 ≥ 0 of shape `key.shape + shape`.
 
     The value at an index depends on its place in row-major order only, so a longer draw
-    begins with the shorter one.
+    begins with the shorter one; `first` is the place of the first.
     """
     spread = key.view(key.shape + (1,) * len(shape))
     # Adding 0 that depends on the key keeps inductor from taking `arange * constant` for index
     # arithmetic, which it does in fewer bits: compiled draws were silently different (torch 2.14).
-    counter = torch.arange(math.prod(shape), device=key.device).view(shape) + (spread & 0)
-    return fold(spread, counter) & ((1 << 63) - 1)
+    counter = torch.arange(first, first + math.prod(shape), device=key.device)
+    return fold(spread, counter.view(shape) + (spread & 0)) & ((1 << 63) - 1)
 
 
 def uniform(
-    key: Key, shape: tuple[int, ...], dtype: torch.dtype = torch.float32
+    key: Key, shape: tuple[int, ...], dtype: torch.dtype = torch.float32, first: int = 0
 ) -> Float[Tensor, "..."]:
     """U[0, 1): multiples of 2⁻²⁴ (of 2⁻⁵³ in float64), of shape `key.shape + shape`."""
     digits = 53 if dtype == torch.float64 else 24
-    return (bits(key, shape) >> (63 - digits)).to(dtype) * 2.0**-digits
+    return (bits(key, shape, first) >> (63 - digits)).to(dtype) * 2.0**-digits
 
 
 def bernoulli(key: Key, probability: float, shape: tuple[int, ...]) -> Tensor:
-    """True with `probability` (a multiple of 2⁻⁶³), bool of shape `key.shape + shape`."""
-    return bits(key, shape) < int(probability * (1 << 63))
+    """True with `probability` (rounded to 2⁻⁵³), bool of shape `key.shape + shape`."""
+    return bits(key, shape) >> 10 < round(probability * (1 << 53))
 
 
 def normal(
@@ -118,15 +118,18 @@ def permutation(key: Key, size: int) -> Tensor:
     return bits(key, (size,)).argsort(dim=-1, stable=True)
 
 
-def categorical(key: Key, probabilities: Float[Tensor, "*batch classes"]) -> Tensor:
+def categorical(
+    key: Key, probabilities: Float[Tensor, "*batch classes"], first: int = 0
+) -> Int64[Tensor, "*batch"]:
     """One class per row, drawn by inverting the cumulative distribution, int64 of shape `batch`.
 
     Args:
-        key: one key (shape `()`); row i uses counter i.
+        key: one key (shape `()`); row i uses counter `first` + i.
         probabilities: rows that sum to 1; classes of probability 0 are never drawn.
+        first: counter of the first row, so that a long draw can be made in parts.
     """
     cumulative = probabilities.cumsum(-1)
-    u = uniform(key, tuple(probabilities.shape[:-1]), torch.float64).unsqueeze(-1)
+    u = uniform(key, tuple(probabilities.shape[:-1]), torch.float64, first).unsqueeze(-1)
     drawn = (cumulative <= u * cumulative[..., -1:]).sum(-1)
     last_possible = (probabilities > 0).long().cumsum(-1).argmax(-1)
     return torch.minimum(drawn, last_possible)

@@ -1,5 +1,6 @@
 """Works a plan off in this process, stack by stack."""
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,8 +54,7 @@ def run(
     torch.set_num_threads(plan.threads)
     # Before the work: an edit while it goes on is not what the records are made by.
     sources = {
-        cell.method: sources_of(cell.config.method, cell.config.family)
-        for cell in experiment.cells
+        cell.method: sources_of(cell.config.method, cell.config.family) for cell in experiment.cells
     }
     for stack in missing_stacks(plan, store):
         _run_stack(experiment, stack, sources[stack.cells[0].method], store, device, root, reporter)
@@ -70,7 +70,7 @@ def _run_stack(
     reporter: Reporter,
 ) -> None:
     config = stack.cells[0].config
-    files = run_files(store, stack)
+    files = run_files(store, stack, source)
     reporter.begin(stack, config.train.steps * config.benchmark.tasks)
     began = time.time()
     outcomes = families.protocol(config.family).run_stack(
@@ -105,7 +105,8 @@ def _run_stack(
     reporter.end(stack, outcomes)
 
 
-def run_files(store: Store, stack: Stack) -> RunFiles:
-    """Where a stack keeps its checkpoint and its log."""
-    folder = store.root / "records" / store.table / "runs" / stack.name
+def run_files(store: Store, stack: Stack, source: str) -> RunFiles:
+    """Where a stack keeps its checkpoint and its log: a place of its own for these cells and code."""
+    name = hashlib.sha256("\n".join([source, *stack.keys]).encode()).hexdigest()[:16]
+    folder = store.root / "records" / store.table / "runs" / name
     return RunFiles(folder / "checkpoint.pt", folder / "metrics.jsonl")

@@ -64,7 +64,11 @@ def write_outputs(experiment: Experiment, plan: Plan, store: Store) -> list[Path
     table = table_of(experiment, records)
     base = store.root / output_name(experiment)
     paths = []
-    for suffix, text in ((".md", to_markdown(table)), (".csv", to_csv(table)), (".tex", to_latex(table))):
+    for suffix, text in (
+        (".md", to_markdown(table)),
+        (".csv", to_csv(table)),
+        (".tex", to_latex(table)),
+    ):
         path = base.with_name(base.name + suffix)
         write_text_atomic(path, text)
         paths.append(path)
@@ -78,9 +82,7 @@ def _write_figures(experiment: Experiment, records: list[Record], base: Path) ->
     """Accuracy matrices and forgetting curves, for each named setting (not for swept ones)."""
     paths = []
     for setting in experiment.header.settings or [""]:
-        matrices = {
-            label: _matrices(records, label, setting) for label in experiment.method_labels
-        }
+        matrices = {label: _matrices(records, label, setting) for label in experiment.method_labels}
         matrices = {label: m for label, m in matrices.items() if len(m)}
         if not matrices or min(m.shape[-1] for m in matrices.values()) < 2:
             continue

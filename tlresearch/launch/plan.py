@@ -38,11 +38,6 @@ class Stack:
     """Numeric settings of the method that differ within the stack."""
 
     @property
-    def name(self) -> str:
-        """Of its files while it runs."""
-        return f"{self.keys[0][:12]}x{len(self.keys)}"
-
-    @property
     def label(self) -> str:
         """What it is, for people."""
         settings = {cell.setting for cell in self.cells}

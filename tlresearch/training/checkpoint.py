@@ -1,12 +1,14 @@
 """Checkpoints: what a run needs to go on exactly where it was, written whole or not at all."""
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tlresearch.errors import UserError
 from tlresearch.training.loop import Training
 from tlresearch.training.tree import from_plain, to_plain
 
@@ -45,19 +47,28 @@ def load(path: Path, training: Training) -> dict[str, Any]:
     """Reads a checkpoint into `training`, in place; returns the protocol's place.
 
     Only tensors and plain containers are read (`weights_only=True`).
+
+    Raises:
+        UserError: the file is damaged, or of something else.
     """
     device = next(iter(training.stack.params.values())).device
-    plain = torch.load(path, map_location=device, weights_only=True)
-    with torch.no_grad():
-        _copy_into(training.stack.params, plain["params"])
-        _copy_into(training.stack.buffers, plain["buffers"])
-    training.optimizer.load_state_dict(plain["optimizer"])
-    training.state = from_plain(plain["state"], training.state)
-    training.steps = plain["steps"]
-    training.active = plain["active"]
-    training.failures = plain["failures"]
+    try:
+        plain = torch.load(path, map_location=device, weights_only=True)
+        with torch.no_grad():
+            _copy_into(training.stack.params, plain["params"])
+            _copy_into(training.stack.buffers, plain["buffers"])
+        training.optimizer.load_state_dict(plain["optimizer"])
+        training.state = from_plain(plain["state"], training.state)
+        training.steps = plain["steps"]
+        training.active = plain["active"]
+        training.failures = plain["failures"]
+        place = plain["place"]
+    except (pickle.UnpicklingError, LookupError, TypeError, ValueError, RuntimeError, OSError):
+        raise UserError(
+            f"{path}: this checkpoint cannot be read; delete it, and the same command starts its run anew"
+        ) from None
     training.keep_stopped()
-    return plain["place"]
+    return place
 
 
 def _copy_into(target: dict[str, Tensor], source: dict[str, Tensor]) -> None:

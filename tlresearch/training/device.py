@@ -27,7 +27,9 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"--device: {name!r} is not supported; expected auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device: {name!r} asked for, but torch sees no CUDA device; use cpu or auto")
+        raise UserError(
+            f"--device: {name!r} asked for, but torch sees no CUDA device; use cpu or auto"
+        )
     return device
 
 

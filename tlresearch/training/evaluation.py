@@ -1,6 +1,6 @@
 """Accuracy of the networks of a stack."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ Chunks = Iterable[tuple[Tensor, Tensor, Tensor | None]]
 
 
 @torch.no_grad()
-def accuracy_per_seed(training: Training, data: list[Chunks]) -> Float[Tensor, " seeds"]:
+def accuracy_per_seed(training: Training, data: Sequence[Chunks]) -> Float[Tensor, " seeds"]:
     """Fraction of samples whose highest score is at their label; float64 (S,).
 
     Predicts seed by seed, in evaluation mode: forward passes in large chunks gain nothing from

@@ -74,15 +74,24 @@ class Training:
         return [t.unsqueeze(0) for t in together] if self.stack.direct else together
 
     def stop(self, place: int, reason: str) -> None:
-        """Stops one seed before its step is taken; the others go on untouched."""
+        """Stops one seed before its step is taken; the others go on untouched.
+
+        Its weights and optimiser state stay; running statistics do not, as the forward pass that
+        gave the reason to stop has already moved them.
+        """
         self.active[place] = False
         self.failures[place] = reason
         self._kept[place] = [t[place].clone() for t in self.step_tensors()]
 
     def restore_stopped(self) -> None:
         """Writes the stopped seeds' weights and optimiser state back."""
+        if not self._kept:
+            return
+        tensors = self.step_tensors()
         for place, kept in self._kept.items():
-            for tensor, value in zip(self.step_tensors(), kept, strict=True):
+            # Moments come after the leaves, and are 0 before the optimiser's first step.
+            kept += [torch.zeros_like(t[place]) for t in tensors[len(kept) :]]
+            for tensor, value in zip(tensors, kept, strict=True):
                 tensor[place] = value
 
     def count_step(self) -> None:
@@ -137,7 +146,7 @@ def start(
 
 def fit(
     training: Training,
-    batch: Callable[[int], tuple[Tensor, ...]],
+    batch: Callable[[int], tuple[Tensor | None, ...]],
     steps: int,
     first_step: int = 0,
     observer: Observer | None = None,
@@ -198,7 +207,7 @@ def _bind_loss(training: Training) -> Callable[..., Loss]:
     constants = (training.fields, training.state)
     call = training.stack.bind(loss, constants, training.train.compile)
 
-    def named(*batch: Tensor) -> Loss:
+    def named(*batch: Tensor | None) -> Loss:
         total, *terms = call(*batch)
         return Loss(total, dict(zip(names, terms, strict=True)))
 
@@ -215,9 +224,7 @@ def _set_dropout_keys(training: Training) -> None:
     """The key of dropout layer i: fold(key(seed, "dropout", step), i), by each seed's own steps."""
     if not training.dropout_layers:
         return
-    keys = random.make_key(
-        torch.tensor(training.seeds), "dropout", torch.tensor(training.steps)
-    )
+    keys = random.make_key(torch.tensor(training.seeds), "dropout", torch.tensor(training.steps))
     for i, name in enumerate(training.dropout_layers):
         training.stack.buffers[name].copy_(random.fold(keys, i))
 

@@ -6,13 +6,12 @@ seed; the loop maps `loss` over a stack of them.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from tlresearch.backbones.classifier import Classifier
 from tlresearch.functional.losses import cross_entropy, mask_logits
 from tlresearch.training.tree import Tree
 
@@ -36,8 +35,8 @@ class Loss(NamedTuple):
 class TaskData(Protocol):
     """The training data of one task for one seed, as `after_task` sees it."""
 
-    def batches(self, samples: int | None = None) -> Iterable[Labelled]:
-        """The data in their order, in chunks; or `samples` of them, drawn without replacement."""
+    def batches(self, samples: int | None = None) -> Iterable[tuple[Tensor, Tensor, Tensor | None]]:
+        """(x, y, mask) in chunks: all data in their order, or `samples` drawn without replacement."""
         ...
 
     def key(self, purpose: str) -> Tensor:
@@ -82,6 +81,3 @@ class Method:
     def after_task(self, networks: nn.Module, state: Tree, data: TaskData) -> Tree:
         """The state after a task, for one seed, on its own weights."""
         return state
-
-
-__all__ = ["Classifier", "Labelled", "Loss", "Method", "TaskData", "field"]

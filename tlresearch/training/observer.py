@@ -45,16 +45,17 @@ def _place_of(line: str) -> tuple[float, float]:
 
 @dataclass
 class RunObserver:
-    """Logs, saves and reports while one stage of one stack trains."""
+    """Logs, saves and reports while the stages of one stack train."""
 
     training: Training
     files: RunFiles
-    stage: int
     place: Callable[[int], dict[str, Any]]
     """The protocol's place when `step` is the next step."""
     progress: Callable[[int], None] = lambda steps: None
     """Told how many steps of the stack were done since it was last told."""
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    stage: int = 0
+    """Which stage trains now, for the log."""
     _last_save: float = field(default_factory=time.monotonic)
     _unreported: int = 0
 
@@ -65,13 +66,17 @@ class RunObserver:
             self._log(step, loss)
         if self._unreported >= 20:
             self.flush()
-            if time.monotonic() - self._last_save >= self.checkpoint_seconds:
-                self.save(step + 1)
+            self.save_if_due(step + 1)
 
     def flush(self) -> None:
         """Reports the steps not yet reported."""
         self.progress(self._unreported)
         self._unreported = 0
+
+    def save_if_due(self, next_step: int) -> None:
+        """Saves if the last checkpoint is old enough."""
+        if time.monotonic() - self._last_save >= self.checkpoint_seconds:
+            self.save(next_step)
 
     def save(self, next_step: int) -> None:
         """Writes a checkpoint from which `next_step` is the next."""

@@ -45,8 +45,8 @@ def clip_per_seed(gradients: list[Tensor], largest: float, stacked: bool) -> Non
         largest: the largest norm.
         stacked: whether the leading dimension is the seeds.
     """
-    squares = [g.flatten(1).square().sum(1) if stacked else g.square().sum() for g in gradients]
-    norm = torch.stack(squares).sum(0).sqrt()
+    rows = [g.reshape(len(g) if stacked else 1, -1) for g in gradients]
+    norm = torch.stack([row.square().sum(1) for row in rows]).sum(0).sqrt()
     factor = (largest / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp_max(1.0)
     for g in gradients:
-        g.mul_(factor.view(-1, *[1] * (g.dim() - 1)) if stacked else factor)
+        g.mul_(factor.view(-1, *[1] * (g.dim() - 1)) if stacked else factor[0])

@@ -53,10 +53,21 @@ class Train:
 
 def check_train(train: Train) -> str | None:
     """What is contradictory in the settings, as one sentence, or None."""
-    if train.schedule != "multistep" and train.milestones:
-        return "train.milestones: only schedule 'multistep' uses them; set train.schedule: multistep"
-    if train.momentum and train.optimizer != "sgd":
-        return f"train.momentum: {train.optimizer} has none; remove it or set train.optimizer: sgd"
+    if train.schedule == "multistep" and not train.milestones:
+        return "train.milestones: schedule 'multistep' needs some, e.g. [0.5, 0.75]"
     if list(train.milestones) != sorted(train.milestones):
         return "train.milestones: expected fractions in rising order, e.g. [0.5, 0.75]"
+    unread = {
+        "milestones": ("schedule", train.schedule != "multistep"),
+        "gamma": ("schedule", train.schedule != "multistep"),
+        "betas": ("optimizer", train.optimizer == "sgd"),
+        "momentum": ("optimizer", train.optimizer != "sgd"),
+        "evaluate_every": ("checkpoint", train.checkpoint == "last"),
+    }
+    for name, (choice, is_unread) in unread.items():
+        if is_unread and getattr(train, name) != getattr(Train(), name):
+            chosen = getattr(train, choice)
+            return (
+                f"train.{name}: {choice} '{chosen}' does not use it; remove one or change the other"
+            )
     return None

@@ -129,7 +129,7 @@ def stack_networks(networks: Sequence[nn.Module], device: torch.device | str = "
     """
     module = networks[0].to(device)
     if len(networks) == 1:
-        leaves = dict(module.named_parameters())
+        leaves: dict[str, Tensor] = {k: p for k, p in module.named_parameters()}
         params = {k: p.detach().unsqueeze(0) for k, p in leaves.items()}
         buffers = {k: b.unsqueeze(0) for k, b in module.named_buffers()}
         return SeedStack(module, params, buffers, leaves, 1)
@@ -141,7 +141,9 @@ def stack_networks(networks: Sequence[nn.Module], device: torch.device | str = "
         .requires_grad_()
         for k, p in stacked.items()
     }
-    params = {k: p.detach().transpose(1, 2) if k in turned else p.detach() for k, p in leaves.items()}
+    params = {
+        k: p.detach().transpose(1, 2) if k in turned else p.detach() for k, p in leaves.items()
+    }
     buffers = {k: b.clone() for k, b in buffers.items()}
     return SeedStack(module, params, buffers, leaves, len(networks))
 

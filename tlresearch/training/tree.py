@@ -42,7 +42,7 @@ def to_plain(tree: Tree) -> Tree:
     if isinstance(tree, dict):
         return {key: to_plain(value) for key, value in tree.items()}
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return {field: to_plain(getattr(tree, field)) for field in tree._fields}
+        return {field: to_plain(value) for field, value in tree._asdict().items()}  # type: ignore[attr-defined]
     if isinstance(tree, list | tuple):
         return [to_plain(value) for value in tree]
     return tree
@@ -54,7 +54,10 @@ def from_plain(plain: Tree, like: Tree) -> Tree:
     A dict in `like` lends its type only: its keys may be others in `plain`.
     """
     if isinstance(like, tuple) and hasattr(like, "_fields"):
-        fields = {f: from_plain(plain[f], getattr(like, f)) for f in like._fields}
+        fields = {
+            f: from_plain(plain[f], value)
+            for f, value in like._asdict().items()  # type: ignore[attr-defined]
+        }
         return type(like)(**fields)
     if isinstance(like, dict):
         return {key: from_plain(value, like.get(key)) for key, value in plain.items()}

@@ -1,0 +1,143 @@
+"""What `tlresearch list`, `describe` and `data` print."""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tlresearch import families, schema, yamlfile
+from tlresearch.backbones import BACKBONES
+from tlresearch.data import catalogue
+from tlresearch.errors import UserError
+from tlresearch.training.settings import Train
+
+
+def listing(what: str | None) -> str:
+    """The names of one kind, with a line about each; of all kinds for None."""
+    parts = {
+        "methods": _methods,
+        "datasets": lambda: [(name, entry.title) for name, entry in catalogue.DATASETS.items()],
+        "backbones": lambda: [(name, _summary(kind)) for name, kind in BACKBONES.items()],
+        "experiments": lambda: experiments(Path("experiments")),
+    }
+    chosen = [what] if what else list(parts)
+    return "\n\n".join(f"{name}:\n{columns(parts[name]())}" for name in chosen)
+
+
+def _methods() -> list[tuple[str, ...]]:
+    return [
+        (name, family, _summary(kind))
+        for family in families.FAMILIES
+        for name, kind in families.protocol(family).METHODS.items()
+    ]
+
+
+def _summary(kind: type) -> str:
+    return (inspect.getdoc(kind) or "").splitlines()[0]
+
+
+def experiments(folder: Path) -> list[tuple[str, str]]:
+    """The experiment files under a folder and their titles; one that cannot be read says so."""
+    rows = []
+    for path in sorted(folder.rglob("*.yaml")):
+        try:
+            raw = yamlfile.read(path)
+            title = str(raw.get("title", "")) if isinstance(raw, dict) else "no experiment file"
+        except UserError:
+            title = "cannot be read"
+        rows.append((str(path), title))
+    return rows or [(f"none: no *.yaml under ./{folder}", "")]
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text as aligned columns, indented by two."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(f"  {line}".rstrip() for line in lines)
+
+
+def describe(name: str) -> str:
+    """Settings of a method, backbone, family's benchmark or of training: types, defaults, meaning.
+
+    Raises:
+        UserError: nothing has that name; the nearest are in its text.
+    """
+    known: dict[str, tuple[str, type]] = {"train": ("settings of training", Train)}
+    known |= {key: ("backbone", kind) for key, kind in BACKBONES.items()}
+    for family in families.FAMILIES:
+        protocol = families.protocol(family)
+        known[family] = ("family; its benchmark", protocol.Benchmark)
+        known |= {key: (f"method of {family}", kind) for key, kind in protocol.METHODS.items()}
+    if name not in known:
+        raise UserError(
+            f"there is nothing named '{name}' to describe; {schema.nearest(name, known)}"
+        )
+    what, kind = known[name]
+    module = inspect.getdoc(inspect.getmodule(kind)) or ""
+    return "\n".join([f"{name} ({what})", "", module, "", "Settings:", "", settings_text(kind)])
+
+
+def settings_text(kind: type, prefix: str = "") -> str:
+    """One paragraph a field: name, type, default, and its docstring; groups of settings nested."""
+    docs = field_docs(kind)
+    parts = []
+    for f in dataclasses.fields(kind):
+        hint = schema.fields_of(kind)[f.name]
+        head = f"  {prefix}{f.name}: {schema.describe_type(hint)}{_default(f)}"
+        body = textwrap.indent(textwrap.fill(docs.get(f.name, ""), 90), "      ")
+        parts.append(f"{head}\n{body}".rstrip())
+        if dataclasses.is_dataclass(hint):
+            parts.append(settings_text(hint, f"{prefix}{f.name}."))  # type: ignore[arg-type]
+    return "\n".join(parts) or "  none"
+
+
+def _default(f: "dataclasses.Field[Any]") -> str:
+    if f.default is dataclasses.MISSING:
+        return "" if f.default_factory is not dataclasses.MISSING else " (required)"
+    value = f.default
+    shown = list(value) if isinstance(value, tuple) else value
+    return f" = {'null' if shown is None else shown}"
+
+
+def field_docs(kind: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass, those of its bases included.
+
+    Read from the source, as Python itself drops them.
+    """
+    docs: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, text in zip(body.body, body.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+            ):
+                docs[field.target.id] = " ".join(str(text.value.value).split())
+    return docs
+
+
+def datasets(root: Path | None) -> str:
+    """Every data set: where it was found, sizes, shape, classes, licence."""
+    rows = [("name", "found", "train", "test", "shape", "classes", "licence")]
+    for entry in catalogue.listing(root):
+        shape = "x".join(map(str, entry["shape"]))
+        found = entry["found"] or "not here (downloaded when asked for)"
+        sizes = (str(entry["train"]), str(entry["test"]))
+        rows.append((entry["name"], found, *sizes, shape, str(entry["classes"]), entry["licence"]))
+    return columns(rows)
+
+
+def verified(root: Path | None) -> tuple[str, bool]:
+    """The checksums of every file that was found, and whether none differs."""
+    checks = catalogue.verify(root)
+    rows = [("data set", "file", "status", "detail")]
+    rows += [(c["dataset"], c["file"], c["status"], c["detail"]) for c in checks]
+    return columns(rows), all(c["status"] != "differs" for c in checks)
