@@ -127,7 +127,6 @@ def test_commas_do_not_sweep_a_list_field(refusal):
 
 
 def test_commas_in_a_text_are_not_a_sweep(load):
-    """A title changes no run, so it cannot be swept."""
     assert len(load("title=Strong, then weak").cells) == 4
 
 
@@ -221,7 +220,6 @@ def test_keys_tell_methods_their_settings_seeds_and_data_apart(load):
 
 
 def test_a_key_is_a_hash_in_hexadecimal(load):
-    """64 hexadecimal digits, the same in every process: no use of Python's own hash()."""
     cell = load().cells[0]
     assert len(cell.key("data")) == 64 and int(cell.key("data"), 16) >= 0
     assert cell.key("data") == dataclasses.replace(cell, method="x", setting="y").key("data")

@@ -312,7 +312,9 @@ def _add_batched(
     parts = math.ceil(x.shape[0] / batch)
     for part in range(parts):
         mean = chosen[part * batch : (part + 1) * batch].mean()
-        grads = torch.autograd.grad(mean, list(params.values()), retain_graph=part + 1 < parts)
+        grads = torch.autograd.grad(
+            mean, list(params.values()), retain_graph=part + 1 < parts, materialize_grads=True
+        )
         for name, g in zip(params, grads, strict=True):
             totals[name] += g.square()
     return parts
