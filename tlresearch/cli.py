@@ -17,10 +17,12 @@ from tlresearch.errors import UserError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0, 1 (a seed failed), 2 (bad input), 130 (Ctrl-C)."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     _pin_threads()
     try:
-        return options.command(options)
+        code = options.command(options)
+        sys.stdout.flush()  # here, where a reader that has gone is no error
+        return code
     except UserError as error:
         print(f"tlresearch: {error}", file=sys.stderr)
         return 2
@@ -31,6 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (head, less) has gone; a second error at exit would only confuse.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """argparse takes overrides only before the options; people also write them behind."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides = [*options.overrides, *rest]
+    return options
 
 
 def _pin_threads() -> None:

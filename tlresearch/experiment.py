@@ -17,7 +17,11 @@ from typing import Any
 from tlresearch import families, schema, yamlfile
 from tlresearch.errors import UserError
 from tlresearch.results.published import Published
+from tlresearch.results.rows import check_unit
 from tlresearch.training.settings import Train, check_train
+
+VARIABLE = ("benchmark", "backbone", "train", "methods")
+"""The groups of an experiment file that settings and sweeps may vary."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,9 @@ class Cell:
 
         Fields at their defaults do not count, so that a new field keeps old keys.
         """
-        plain = {"config": plain_config(self.config, defaults=False), "seed": self.seed}
+        config = plain_config(self.config, defaults=False)
+        config["train"].pop("stack", None)  # how seeds are grouped is the plan's affair
+        plain = {"config": config, "seed": self.seed}
         text = json.dumps(plain | {"data": fingerprint}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -126,7 +132,10 @@ def load(path: Path, overrides: list[str] | None = None) -> Experiment:
         _override(raw, override, where)
     header = schema.structure(raw, Header, "", where)
     _check_header(header, where)
+    for label in header.methods:
+        resolve(raw, label, where)  # also what every setting overrides must make sense
     cells = tuple(_cells(raw, header, where))
+    _refuse_twins(cells, where)
     _check_published(header, cells, where)
     return Experiment(path, header, table_name(path), tuple(overrides or ()), cells)
 
@@ -165,7 +174,7 @@ def _override(raw: dict[str, Any], text: str, where: str) -> None:
     if not separator or not key:
         raise UserError(f"argument '{text}': expected dotted.key=value, e.g. train.steps=500")
     parsed = yamlfile.parse(value, f"argument '{text}'")
-    if "," in value and isinstance(parsed, str):
+    if "," in value and isinstance(parsed, str) and key.split(".")[0] in VARIABLE:
         values = [yamlfile.parse(v, f"argument '{text}'") for v in value.split(",")]
         sweep = raw.setdefault("sweep", {})
         if not isinstance(sweep, dict):
@@ -174,8 +183,16 @@ def _override(raw: dict[str, Any], text: str, where: str) -> None:
         _check_path(raw, key, f"argument '{text}'")
         return
     set_dotted(raw, key, parsed, f"argument '{text}'")
-    if isinstance(raw.get("sweep"), dict):
-        raw["sweep"].pop(key, None)
+    _forget(raw, key)
+
+
+def _forget(raw: dict[str, Any], key: str) -> None:
+    """What the command line says goes before the file's sweep and settings."""
+    settings = raw.get("settings")
+    groups = [raw.get("sweep"), *(settings.values() if isinstance(settings, dict) else [])]
+    for group in groups:
+        if isinstance(group, dict):
+            group.pop(key, None)
 
 
 def set_dotted(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
@@ -198,8 +215,14 @@ def _check_path(raw: dict[str, Any], key: str, where: str) -> None:
     if parts[0] not in known:
         hint = schema.nearest(parts[0], [*known, *_known_below(raw)])
         raise UserError(f"{where}: unknown key '{key}'; {hint}")
-    if parts[0] == "methods" and len(parts) > 1 and parts[1] not in (raw.get("methods") or {}):
-        hint = schema.nearest(parts[1], raw.get("methods") or {})
+    methods = raw.get("methods")
+    if (
+        parts[0] == "methods"
+        and len(parts) > 1
+        and isinstance(methods, dict)
+        and parts[1] not in methods
+    ):
+        hint = schema.nearest(parts[1], [str(label) for label in methods])
         raise UserError(f"{where}: no method is labelled '{parts[1]}'; {hint}")
     target: Any = raw
     for i, group in enumerate(parts[:-1]):
@@ -220,12 +243,20 @@ def _check_header(header: Header, where: str) -> None:
         raise UserError(f"{where}: unknown family '{header.family}'; {hint}")
     if not header.methods:
         raise UserError(f"{where}: key 'methods' is empty; name at least one method")
+    if "" in header.methods:
+        raise UserError(
+            f"{where}: key 'methods' has an empty label; the table needs a name for each row"
+        )
+    _check_variations(header, where)
     if not header.seeds:
         raise UserError(f"{where}: key 'seeds' is empty; give at least one seed, e.g. [0, 1, 2]")
     if len(set(header.seeds)) != len(header.seeds):
         raise UserError(f"{where}: key 'seeds' names a seed twice; every run needs its own")
-    if min(header.seeds) < 0 or max(header.seeds) >= 2**63:
-        raise UserError(f"{where}: key 'seeds' must be whole numbers from 0 to 2^63 - 1")
+    if min(header.seeds) < 0 or max(header.seeds) >= 2**32:
+        # torch's CPU generator reads 32 bits of a seed: others would share their initialisation.
+        raise UserError(f"{where}: key 'seeds' must be whole numbers from 0 to 2^32 - 1")
+    if len(set(header.metrics)) != len(header.metrics):
+        raise UserError(f"{where}: key 'metrics' names a metric twice; each is one column")
     known = families.protocol(header.family).METRICS
     for metric in header.metrics:
         if metric not in known:
@@ -234,11 +265,49 @@ def _check_header(header: Header, where: str) -> None:
             )
 
 
+def _check_variations(header: Header, where: str) -> None:
+    """A variation that no run would notice is a mistake."""
+    varied = [("sweep", key) for key in header.sweep]
+    varied += [
+        (f"settings.{name}", key) for name in header.settings for key in header.settings[name]
+    ]
+    for place, key in varied:
+        parts = key.split(".")
+        if parts[0] in VARIABLE and len(parts) == 1:
+            raise UserError(
+                f"{where}: '{place}' replaces the whole of '{key}'; name the key that varies, "
+                f"e.g. {key}.{_example(key)}"
+            )
+        if parts[0] in schema.fields_of(Header) and parts[0] not in VARIABLE:
+            raise UserError(
+                f"{where}: '{place}' varies '{key}', which is not part of a run; "
+                f"expected a key under {', '.join(VARIABLE)}"
+            )
+        if parts[0] == "methods" and len(parts) < (3 if place == "sweep" else 2):
+            raise UserError(
+                f"{where}: '{place}' varies '{key}'; expected a setting of one method, "
+                "e.g. methods.ewc.strength"
+            )
+        if parts[0] == "methods" and parts[1] not in header.methods:
+            hint = schema.nearest(parts[1], header.methods)
+            raise UserError(f"{where}: '{place}': no method is labelled '{parts[1]}'; {hint}")
+
+
+def _example(group: str) -> str:
+    return {"train": "lr", "backbone": "dropout", "benchmark": "scenario"}.get(
+        group, "ewc.strength"
+    )
+
+
 def _check_published(header: Header, cells: tuple[Cell, ...], where: str) -> None:
     """A number for a row that the table lacks would vanish silently."""
     rows = {(cell.method, cell.setting) for cell in cells}
     known = families.protocol(header.family).METRICS
     for block in header.published:
+        try:
+            check_unit(block)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
         if block.metric not in known:
             hint = schema.nearest(block.metric, known)
             raise UserError(f"{where}: unknown metric '{block.metric}' in 'published'; {hint}")
@@ -274,6 +343,17 @@ def _cells(raw: dict[str, Any], header: Header, where: str) -> list[Cell]:
     return cells
 
 
+def _refuse_twins(cells: tuple[Cell, ...], where: str) -> None:
+    """Two cells under one label would be one row of the table."""
+    seen: set[tuple[str, str, int]] = set()
+    for cell in cells:
+        name = (cell.method, cell.setting, cell.seed)
+        if name in seen:
+            at = f"'{cell.method}'" + (f", '{cell.setting}'" if cell.setting else "")
+            raise UserError(f"{where}: {at} is asked for twice; give each variation its own value")
+        seen.add(name)
+
+
 def _combinations(sweep: dict[str, list[Any]], where: str) -> list[tuple[str, dict[str, Any]]]:
     """Every choice of one value per swept key, with its label `key=value, …`."""
     for key, values in sweep.items():
@@ -288,7 +368,10 @@ def _combinations(sweep: dict[str, list[Any]], where: str) -> list[tuple[str, di
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A value as a label; two different numbers never share one."""
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return str(value)
 
 
 def resolve(raw: dict[str, Any], label: str, where: str) -> Config:
@@ -323,9 +406,9 @@ def _named(raw: dict[str, Any], table: dict[str, Any], place: str, what: str, wh
         raise UserError(
             f"{where}: key '{place}.name' is missing; expected one of {', '.join(table)}"
         )
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise UserError(
-            f"{where}: unknown {what} '{name}' at '{place}'; {_known(str(name), table)}"
+            f"{where}: unknown {what} {str(name)!r} at '{place}'; {_known(str(name), table)}"
         )
     return schema.structure(settings, table[name], place, where)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Iterable, Mapping
 from types import NoneType, UnionType
@@ -128,7 +129,10 @@ def _dataclass(value: Any, kind: Any, place: str, where: str) -> Any:
     if missing:
         raise UserError(f"{where}: key '{_join(place, missing[0])}' is missing; it has no default")
     filled = {k: structure(v, known[k], _join(place, k), where) for k, v in value.items()}
-    return kind(**filled)
+    try:
+        return kind(**filled)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _union(value: Any, kind: Any, place: str, where: str) -> Any:
@@ -179,11 +183,20 @@ def _scalar(value: Any, kind: Any, place: str, where: str) -> Any:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _wrong(where, place, describe_type(kind), value)
+    if not _is_finite(value):
+        raise _wrong(where, place, f"{describe_type(kind)}, and finite", value)
     if kind is float:
         return float(value)
     if kind is int and float(value).is_integer():
         return int(value)
     raise _wrong(where, place, describe_type(kind), value)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond any float
+        return False
 
 
 def describe_type(kind: Any) -> str:
@@ -220,4 +233,5 @@ def _wrong(where: str, place: str, expected: str, found: Any, hint: str = "") ->
 
 
 def _join(place: str, key: Any) -> str:
-    return f"{place}.{key}" if place else str(key)
+    shown = str(key) if str(key).isprintable() else repr(key)
+    return f"{place}.{shown}" if place else shown

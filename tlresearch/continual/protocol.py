@@ -71,6 +71,12 @@ def check(benchmark: StreamSettings, method: ContinualMethod, label: str, train:
         catalogue.load(benchmark.dataset)  # refuses the name, with the nearest ones
         return
     check_stream(benchmark, entry.classes)
+    images = entry.train_size / entry.classes
+    if benchmark.validation and not 1 <= round(benchmark.validation * images) < images:
+        raise UserError(
+            f"benchmark.validation: {benchmark.validation:g} of about {images:.0f} images a class "
+            "leaves none to train on or to measure on; choose another fraction, e.g. 0.1"
+        )
     if benchmark.scenario not in method.scenarios:
         raise UserError(
             f"methods.{label}: {type(method).__name__} cannot do the scenario "

@@ -24,17 +24,12 @@ def output_name(experiment: Experiment) -> str:
 
 def records_of(plan: Plan, store: Store) -> list[Record]:
     """The records of a plan's cells, as many as there are, under the labels of this table."""
-    cells = {
-        key: cell
-        for stack in plan.stacks
-        for key, cell in zip(stack.keys, stack.cells, strict=True)
-    }
-    labelled = {}
-    for record in store.read():
-        cell = cells.get(record["key"])
-        if cell is not None:
-            labelled[record["key"]] = record | {"method": cell.method, "setting": cell.setting}
-    return list(labelled.values())
+    records = {record["key"]: record for record in store.read()}
+    return [
+        records[key] | {"method": cell.method, "setting": cell.setting}
+        for key, cell in plan.cells
+        if key in records
+    ]
 
 
 def table_of(experiment: Experiment, records: list[Record]) -> Table:

@@ -54,6 +54,8 @@ class Plan:
     stacks: tuple[Stack, ...]
     threads: int
     device: str
+    cells: tuple[tuple[str, Cell], ...] = ()
+    """Every cell of the table with its key; equal runs under two names share a key."""
 
 
 def make_plan(
@@ -71,7 +73,12 @@ def make_plan(
         name: catalogue.load(name, root).fingerprint
         for name in {cell.config.benchmark.dataset for cell in experiment.cells}
     }
-    cells = {c.key(fingerprints[c.config.benchmark.dataset]): c for c in experiment.cells}
+    named = [(c.key(fingerprints[c.config.benchmark.dataset]), c) for c in experiment.cells]
+    cells = dict(reversed(named))
+    cells = {key: cells[key] for key, _ in named}  # the first of equal runs gives its name
+    done = {record["key"] for record in Store(store.root, experiment.name).read()}
+    for config in {id(c.config): c.config for c in cells.values()}.values():
+        _check_networks(config)
     written = _read(store)
     threads = written.get("threads", torch.get_num_threads())
     where = written.get("device", device.type)
@@ -79,11 +86,21 @@ def make_plan(
     for keys in written.get("stacks", []):
         if where == device.type and all(key in cells for key in keys):
             stacks.append(_stack({key: cells.pop(key) for key in keys}))
-    for group in _groups(cells):
+    finished = {key: cell for key, cell in cells.items() if key in done}
+    missing = {key: cell for key, cell in cells.items() if key not in done}
+    for group in [*_groups(finished), *_groups(missing)]:  # a finished cell is never run twice
         size = stack_size(next(iter(group.values())).config, device)
         items = list(group.items())
         stacks += [_stack(dict(items[i : i + size])) for i in range(0, len(items), size)]
-    return Plan(tuple(stacks), threads, device.type)
+    return Plan(tuple(stacks), threads, device.type, tuple(named))
+
+
+def _check_networks(config: Config) -> None:
+    """Refuses a backbone that does not fit the images."""
+    channels, height, width = catalogue.entry(config.benchmark.dataset).shape
+    pad = 2 * config.benchmark.pad
+    with torch.device("meta"):
+        config.backbone.build((channels, height + pad, width + pad))
 
 
 def write_plan(plan: Plan, store: Store) -> None:
@@ -130,8 +147,20 @@ def _read(store: Store) -> dict[str, Any]:
         plan = json.loads(store.plan_path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    usable = isinstance(plan, dict) and isinstance(plan.get("stacks"), list)
-    return plan if usable and isinstance(plan.get("threads"), int) else {}
+    if not isinstance(plan, dict):
+        return {}
+    stacks: Any = plan.get("stacks")
+    threads = plan.get("threads")
+    usable = type(threads) is int and threads >= 1 and isinstance(stacks, list)
+    return plan if usable and _are_stacks(stacks) else {}
+
+
+def _are_stacks(stacks: list[Any]) -> bool:
+    """Whether they are lists of keys, none empty, no key twice."""
+    if not all(isinstance(keys, list) and keys for keys in stacks):
+        return False
+    flat = [key for keys in stacks for key in keys]
+    return all(isinstance(key, str) for key in flat) and len(set(flat)) == len(flat)
 
 
 def _groups(cells: dict[str, Cell]) -> list[dict[str, Cell]]:

@@ -69,17 +69,26 @@ def _imports(name: str) -> list[str]:
 
 @cache
 def _code(name: str) -> bytes:
-    """The syntax tree without docstrings and positions."""
-    tree = ast.parse(ast.unparse(_tree(name)))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            kept = [statement for statement in body if not _is_text(statement)]
-            node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
-    return ast.dump(tree).encode()
+    """The module's statements, as text that no docstring, comment or layout changes."""
+    return _dump(_tree(name)).encode()
 
 
-def _is_text(statement: ast.stmt) -> bool:
+def _dump(node: object) -> str:
+    """A syntax tree as text, without docstrings.
+
+    Empty fields are left out, as Python versions differ in which they have; `ast.dump` would make
+    every record of another version stale.
+    """
+    if isinstance(node, list):
+        return "[" + ",".join(_dump(item) for item in node if not _is_text(item)) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
+    inside = ",".join(f"{name}={_dump(value)}" for name, value in fields if name != "kind")
+    return f"{type(node).__name__}({inside})"
+
+
+def _is_text(statement: object) -> bool:
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)

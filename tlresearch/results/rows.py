@@ -125,7 +125,7 @@ def build_table(
     if not metrics:
         raise ValueError("a table needs at least one metric")
     for block in published:
-        _check_unit(block)
+        check_unit(block)
     expected = {(m, s) for m in methods for s in settings} if cells is None else set(cells)
     by_cell, left_out = _group(records, expected)
     order = [(m, s) for s in settings for m in methods if (m, s) in expected]
@@ -155,7 +155,7 @@ def build_table(
     )
 
 
-def _check_unit(block: Published) -> None:
+def check_unit(block: Published) -> None:
     """Refuses accuracies that were given in percent and called fractions."""
     if metric_format(block.metric).unit != "%":
         return
