@@ -16,7 +16,7 @@ from tlresearch.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code: 0, 1 (a seed failed), 2 (bad input), 130 (Ctrl-C)."""
+    """Runs one command; returns 0, or 1 (a seed failed), 2 (bad input), 130 (Ctrl-C)."""
     options = _parse(arguments)
     _pin_threads()
     try:
@@ -47,7 +47,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _pin_threads() -> None:
-    """Before torch is imported. Unpinned, both threads of a two-core machine were seen on one core."""
+    """Before torch is imported. Unpinned, both threads of a machine were seen to share one core."""
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_PROC_BIND", "true")
 
@@ -128,6 +128,14 @@ def _run(options: argparse.Namespace) -> int:
     print(progress.plan_text(experiment, plan, waiting))
     if options.dry_run:
         return 0
+    if options.threads not in (None, plan.threads):
+        raise UserError(
+            f"--threads: {plan_store.plan_path} was made for {plan.threads} threads, and its "
+            "runs would differ in their last digits; leave --threads out, or name another "
+            "--results folder"
+        )
+    if waiting:
+        _check_data(experiment, options.data)
     _check_writable(options.results)
     if waiting:
         from tlresearch.launch.plan import write_plan
@@ -154,7 +162,15 @@ def _prepare(options: argparse.Namespace, device: Any) -> tuple[Any, Any, Any, A
     experiment = experiments.load(options.file, options.overrides)
     store = Store(options.results, experiment.name)
     plan_store = Store(options.results, output_name(experiment))
-    return experiment, make_plan(experiment, plan_store, device, options.data), store, plan_store
+    return experiment, make_plan(experiment, plan_store, device), store, plan_store
+
+
+def _check_data(experiment: Any, root: Path | None) -> None:
+    """Refuses before any work data that are missing or damaged."""
+    from tlresearch.data import catalogue
+
+    for name in sorted({cell.config.benchmark.dataset for cell in experiment.cells}):
+        catalogue.load(name, root)
 
 
 def _check_root(root: Path | None) -> None:

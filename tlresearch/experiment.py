@@ -1,8 +1,8 @@
 """The schema of an experiment file: everything a table depends on, and nothing else.
 
 A file names a family, its benchmark, a backbone, methods, training and seeds. `settings` vary it by
-dotted keys under a name of their own; `sweep` varies one key over values. Method × setting × seed is a
-*cell*, the unit of a record.
+dotted keys under a name of their own; `sweep` varies one key over values. Method × setting × seed
+is a *cell*, the unit of a record.
 """
 
 import copy
@@ -132,8 +132,6 @@ def load(path: Path, overrides: list[str] | None = None) -> Experiment:
         _override(raw, override, where)
     header = schema.structure(raw, Header, "", where)
     _check_header(header, where)
-    for label in header.methods:
-        resolve(raw, label, where)  # also what every setting overrides must make sense
     cells = tuple(_cells(raw, header, where))
     _refuse_twins(cells, where)
     _check_published(header, cells, where)
@@ -150,7 +148,7 @@ def table_name(path: Path) -> str:
 
 
 def plain_config(value: Any, defaults: bool = True) -> Any:
-    """A configuration as JSON values; with `defaults` False, fields at their default are left out."""
+    """A configuration as JSON values; without `defaults`, fields at theirs are left out."""
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return list(value) if isinstance(value, tuple) else value
     plain: dict[str, Any] = {"kind": type(value).__name__}

@@ -75,7 +75,7 @@ def structure(value: Any, kind: Any, place: str, where: str) -> Any:
 
     Args:
         value: what YAML gave: dicts, lists, strings, numbers.
-        kind: a frozen dataclass, `Annotated[…, Bounds]`, Literal, union, tuple, list, dict or scalar.
+        kind: a frozen dataclass, `Annotated[…, Bounds]`, Literal, union, tuple, list, dict, scalar.
         place: dotted key of the value, e.g. `train.lr`; may be empty at the top.
         where: the file, for errors.
 
@@ -102,6 +102,8 @@ def structure(value: Any, kind: Any, place: str, where: str) -> Any:
     if origin is dict:
         _expect_mapping(value, place, where)
         element = get_args(kind)[1]
+        if len({str(key) for key in value}) < len(value):
+            raise UserError(f"{where}: '{place}' has two labels that read the same; rename one")
         return {str(k): structure(v, element, f"{place}.{k}", where) for k, v in value.items()}
     return _scalar(value, kind, place, where)
 

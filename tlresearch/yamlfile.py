@@ -73,7 +73,7 @@ def parse(text: str, where: str) -> Any:
         raise UserError(
             f"{where}{line}: this is not valid YAML ({problem}); mend that line"
         ) from None
-    except (RecursionError, ValueError) as error:
+    except (RecursionError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise UserError(f"{where}: this cannot be read as YAML ({error})") from None
 
 
@@ -87,7 +87,8 @@ def read(path: Path) -> Any:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(
-            f"{path}: there is no such experiment file; `tlresearch list experiments` shows those here"
+            f"{path}: there is no such experiment file; `tlresearch list experiments` "
+            "shows those here"
         ) from None
     except IsADirectoryError:
         raise UserError(f"{path}: this is a folder; name an experiment file in it") from None

@@ -149,8 +149,8 @@ def test_twenty_tasks_in_single_precision():
     tasks = [task(seed) for seed in range(20)]
     total = Quadratic({}, {}, torch.zeros(()))
     for t in tasks:
-        single = ({k: v.float() for k, v in part.items()} for part in t[:2])
-        total = add_quadratics(total, Quadratic(*single, t.constant.float()))
+        curvature, centre = ({k: v.float() for k, v in part.items()} for part in t[:2])
+        total = add_quadratics(total, Quadratic(curvature, centre, t.constant.float()))
     theta = draw(5000)
     single = {k: v.float() for k, v in theta.items()}
     value = evaluate_quadratic(total, single)
@@ -208,26 +208,33 @@ def test_cost_does_not_grow_with_tasks():
 
 
 class Name(str):
-    """A parameter's name whose hash is its length: sets of them have an order that we choose."""
+    """A parameter's name that chooses its hash, and so its place in a set."""
+
+    sign = 1
 
     def __hash__(self) -> int:
         return len(self) * self.sign
 
 
-def constant_by(sign: int) -> torch.Tensor:
-    """The constant of a sum over eight parameters, in float32, under one order of hashes."""
-    named = type("Signed", (Name,), {"sign": sign, "__hash__": Name.__hash__})
+class Reversed(Name):
+    """The same names; sets of them have another order."""
+
+    sign = -1
+
+
+def constant_of_a_sum(name: type[Name]) -> torch.Tensor:
+    """The constant of a sum over seven parameters, in float32."""
     g = torch.Generator().manual_seed(0)
-    parts = [
-        {named("p" * i): torch.randn(50, generator=g).exp() for i in range(1, 8)} for _ in "1234"
+    trees: list[dict[str, torch.Tensor]] = [
+        {name("p" * i): torch.randn(50, generator=g).exp() for i in range(1, 8)} for _ in range(4)
     ]
-    first, second = (Quadratic(f, a, torch.zeros(())) for f, a in (parts[:2], parts[2:]))
+    first, second = (Quadratic(f, a, torch.zeros(())) for f, a in (trees[:2], trees[2:]))
     return add_quadratics(first, second).constant
 
 
 def test_constant_does_not_depend_on_hashes():
     """Python salts the hashes of names in each process; the log's numbers must not follow."""
-    assert torch.equal(constant_by(1), constant_by(-1))
+    assert torch.equal(constant_of_a_sum(Name), constant_of_a_sum(Reversed))
 
 
 def test_addition_leaves_its_inputs_alone():

@@ -182,6 +182,7 @@ def test_a_stack_agrees_with_separate_runs(bench: Bench, ran):
     sweep = "methods.ewc.strength=0,1e3"
     stacked = bench.run(sweep)
     assert ran == [[0, 1], [0, 1, 0, 1]]
+    bench.store = Store(bench.store.root / "alone", "exp")
     alone = bench.run(sweep, "train.stack=1")
     assert all(len(seeds) == 1 for seeds in ran[2:]) and len(ran) == 2 + 6
 

@@ -1,7 +1,6 @@
 """A checkpoint gives back what the loop changed, and is written whole or not at all."""
 
 import os
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from torch import Tensor
 
 from tlresearch.backbones.mlp import MLP
 from tlresearch.continual import EWC, Naive
-from tlresearch.errors import UserError
 from tlresearch.continual.protocol import StackRun, begin
 from tlresearch.data import catalogue
 from tlresearch.data.batches import PoolData, StageBatches
 from tlresearch.data.tasks import StreamSettings, TaskStream, make_stream
+from tlresearch.errors import UserError
 from tlresearch.functional.penalties import Quadratic
 from tlresearch.training import checkpoint, tree
 from tlresearch.training.loop import Training, fit

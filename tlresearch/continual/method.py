@@ -22,7 +22,7 @@ class ContinualMethod(Method):
     """The scenarios in which the method makes sense."""
 
     def problem(self) -> str | None:
-        """What is contradictory in the settings, as one sentence that begins with a key, or None."""
+        """What contradicts itself in the settings: one sentence that begins with a key, or None."""
         return None
 
 
@@ -42,11 +42,11 @@ class FisherSettings:
     """Whether the softmax runs over the classes that are active in training, or over all units."""
 
     def problem(self) -> str | None:
-        """What is contradictory in the settings, as one sentence that begins with a key, or None."""
+        """What contradicts itself in the settings: one sentence that begins with a key, or None."""
         if self.batch > 1 and self.labels == "exact":
             return (
-                "fisher.batch: an expectation over labels is taken per sample; set fisher.batch: 1 or "
-                "fisher.labels to sample, predicted or empirical"
+                "fisher.batch: an expectation over labels is taken per sample; set fisher.batch: 1 "
+                "or fisher.labels to sample, predicted or empirical"
             )
         return None
 

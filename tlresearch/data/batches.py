@@ -23,12 +23,14 @@ class StageBatches:
     def __init__(
         self, stream: TaskStream, pools: list[Pool], stage: int, batch_size: int, steps: int
     ) -> None:
-        """Args:
-        stream: where images, labels and masks come from.
-        pools: one per seed.
-        stage: index of the task after which the stage's active classes are counted.
-        batch_size: B.
-        steps: how many batches will be asked for.
+        """Draws nothing yet.
+
+        Args:
+            stream: where images, labels and masks come from.
+            pools: one per seed.
+            stage: index of the task after which the stage's active classes are counted.
+            batch_size: B.
+            steps: how many batches will be asked for.
         """
         self.steps = steps
         sizes = [len(pool.images) for pool in pools]
@@ -90,7 +92,7 @@ class PoolData:
     evaluation: bool = False
 
     def batches(self, samples: int | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """(x, y, mask) in chunks, in the pool's order; or of `samples` drawn without replacement."""
+        """(x, y, mask) in chunks: the whole pool in order, or `samples` without replacement."""
         chosen = torch.arange(len(self.pool.images), device=self.pool.images.device)
         if samples is not None and samples < len(chosen):
             chosen = random.permutation(self.key("subset").to(chosen.device), len(chosen))[:samples]

@@ -20,11 +20,13 @@ class EpochSampler:
     """
 
     def __init__(self, seeds: list[int], sizes: list[int], batch_size: int, purpose: str) -> None:
-        """Args:
-        seeds: the seeds of the stack.
-        sizes: number of samples of each seed's pool, at least 1.
-        batch_size: B.
-        purpose: names the stream, e.g. `"task 3"`; another purpose, other permutations.
+        """Draws nothing yet.
+
+        Args:
+            seeds: the seeds of the stack.
+            sizes: number of samples of each seed's pool, at least 1.
+            batch_size: B.
+            purpose: names the stream, e.g. `"task 3"`; another purpose, other permutations.
         """
         self.seeds, self.sizes, self.batch_size, self.purpose = seeds, sizes, batch_size, purpose
         self._epochs: dict[int, tuple[int, int, Tensor]] = {}

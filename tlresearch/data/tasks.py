@@ -195,8 +195,8 @@ def check_stream(settings: StreamSettings, classes: int) -> None:
     """
     if settings.stream == "split" and settings.tasks > classes:
         raise UserError(
-            f"benchmark.tasks: {settings.tasks} tasks, but {settings.dataset} has {classes} classes; "
-            f"a split needs at least one class a task, so ask for at most {classes} tasks"
+            f"benchmark.tasks: {settings.tasks} tasks, but {settings.dataset} has {classes} "
+            f"classes; a split needs at least one class a task, so ask for at most {classes} tasks"
         )
     if settings.stream == "split" and classes % settings.tasks:
         equal = [t for t in range(1, classes + 1) if classes % t == 0]
@@ -206,13 +206,13 @@ def check_stream(settings: StreamSettings, classes: int) -> None:
         )
     if settings.class_order == "random" and settings.stream != "split":
         raise UserError(
-            f"benchmark.class_order: stream '{settings.stream}' has all classes in every task, in no "
-            "order; remove class_order or set benchmark.stream: split"
+            f"benchmark.class_order: stream '{settings.stream}' has all classes in every task, in "
+            "no order; remove class_order or set benchmark.stream: split"
         )
     if settings.max_angle != StreamSettings("").max_angle and settings.stream != "rotated":
         raise UserError(
-            f"benchmark.max_angle: stream '{settings.stream}' does not rotate; remove max_angle or set "
-            "benchmark.stream: rotated"
+            f"benchmark.max_angle: stream '{settings.stream}' does not rotate; remove max_angle or "
+            "set benchmark.stream: rotated"
         )
     if settings.evaluate == "validation" and settings.validation == 0:
         raise UserError(

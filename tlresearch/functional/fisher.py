@@ -63,7 +63,7 @@ def diagonal_fisher(
         key: random key of `sample`.
 
     Raises:
-        ValueError: `exact` with b > 1 (an expectation has no batch), `sample` without a key, no data.
+        ValueError: `exact` with b > 1, `sample` without a key, or no data.
     """
     if batch > 1 and labels == "exact":
         raise ValueError(f"labels='exact' averages per sample; batch must be 1, not {batch}")

@@ -42,7 +42,7 @@ def forgetting(matrix: Matrix) -> Scores:
 
 
 def forgetting_first_minus_last(matrix: Matrix) -> Scores:
-    """mean over j < T of R[j, j] − R[T, j], which is −BWT; what several libraries call forgetting."""
+    """mean over j < T of R[j, j] − R[T, j], which is −BWT; what many libraries call forgetting."""
     return -backward_transfer(matrix)
 
 

@@ -52,7 +52,8 @@ def add_quadratics(first: Quadratic, second: Quadratic) -> Quadratic:
     sum of Fishers but re-centres it on the last weights; this keeps every task's own centre.)
 
     Args:
-        first, second: quadratics over the same names; an empty one (no names) is 0.
+        first: a quadratic; an empty one (no names) is its constant.
+        second: another over the same names, or empty.
 
     Raises:
         KeyError: the names differ.

@@ -106,7 +106,7 @@ def _run_stack(
 
 
 def run_files(store: Store, stack: Stack, source: str) -> RunFiles:
-    """Where a stack keeps its checkpoint and its log: a place of its own for these cells and code."""
+    """Where a stack keeps checkpoint and log: a place of its own for these cells and code."""
     name = hashlib.sha256("\n".join([source, *stack.keys]).encode()).hexdigest()[:16]
     folder = store.root / "records" / store.table / "runs" / name
     return RunFiles(folder / "checkpoint.pt", folder / "metrics.jsonl")

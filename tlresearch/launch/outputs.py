@@ -69,7 +69,9 @@ def write_outputs(experiment: Experiment, plan: Plan, store: Store) -> list[Path
         paths.append(path)
     paths += _write_figures(experiment, records, base)
     if not experiment.overrides:
-        paths.append(store.pack([record["key"] for record in records]))
+        # Records that the file no longer asks for stay in the pack: a run deletes nothing.
+        keys = {record["key"] for record in [*store.packed(), *records]}
+        paths.append(store.pack(keys))
     return paths
 
 

@@ -9,7 +9,6 @@ import json
 import os
 import platform
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,8 +23,8 @@ LARGEST_STACK = 32
 """Most seeds of one stack that `auto` makes."""
 
 CPU_STACK_FLOPS = 5e7
-"""Floating-point operations of a seed's step (6 · parameters · batch) up to which stacking paid on a
-CPU; docs/design.md has the measurements."""
+"""Floating-point operations of a seed's step (6 · parameters · batch) up to which stacking paid
+on a CPU; docs/design.md has the measurements."""
 
 
 @dataclass(frozen=True)
@@ -58,22 +57,19 @@ class Plan:
     """Every cell of the table with its key; equal runs under two names share a key."""
 
 
-def make_plan(
-    experiment: Experiment, store: Store, device: torch.device, root: Path | None = None
-) -> Plan:
+def make_plan(experiment: Experiment, store: Store, device: torch.device) -> Plan:
     """The plan on disk, continued: stacks that were planned before stay as they are.
 
     Args:
         experiment: its cells are to be run.
         store: where the table's plan lies, if it was begun.
         device: where new stacks run.
-        root: data root.
     """
-    fingerprints = {
-        name: catalogue.load(name, root).fingerprint
-        for name in {cell.config.benchmark.dataset for cell in experiment.cells}
-    }
-    named = [(c.key(fingerprints[c.config.benchmark.dataset]), c) for c in experiment.cells]
+    # The fingerprint that `catalogue.load` holds the data to; a table can be read without them.
+    named = [
+        (c.key(catalogue.entry(c.config.benchmark.dataset).fingerprint), c)
+        for c in experiment.cells
+    ]
     cells = dict(reversed(named))
     cells = {key: cells[key] for key, _ in named}  # the first of equal runs gives its name
     done = {record["key"] for record in Store(store.root, experiment.name).read()}

@@ -13,9 +13,10 @@ def plan_text(experiment: Experiment, plan: Plan, waiting: list[Stack]) -> str:
     """How many runs there are, how many are done, and how the rest will run."""
     total = sum(len(stack.keys) for stack in plan.stacks)
     left = sum(len(stack.keys) for stack in waiting)
+    largest = max((len(stack.keys) for stack in waiting), default=0)
     lines = [
         f"{experiment.name}: {total} runs, {total - left} done, {left} to do, "
-        f"in {len(waiting)} stacks of up to {max((len(s.keys) for s in waiting), default=0)} seeds, "
+        f"in {len(waiting)} stacks of up to {largest} seeds, "
         f"on {plan.device} with {plan.threads} threads."
     ]
     for label in experiment.method_labels:

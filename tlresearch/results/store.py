@@ -188,7 +188,7 @@ class Store:
         Raises:
             UserError: a file cannot be read, is cut short or was changed; names it.
         """
-        records = {_identity(record): record for record in self._read_packed()}
+        records = {_identity(record): record for record in self.packed()}
         records |= {_identity(record): record for record in self._read_files()}
         return [records[identity] for identity in sorted(records)]
 
@@ -213,7 +213,7 @@ class Store:
         write_text_atomic(self.packed_path, "".join(line + "\n" for line in lines))
         return self.packed_path
 
-    def _read_packed(self) -> list[Record]:
+    def packed(self) -> list[Record]:
         """The records of the packed file; none if there is no such file."""
         path = self.packed_path
         if not path.exists():

@@ -65,7 +65,8 @@ def load(path: Path, training: Training) -> dict[str, Any]:
         place = plain["place"]
     except (pickle.UnpicklingError, LookupError, TypeError, ValueError, RuntimeError, OSError):
         raise UserError(
-            f"{path}: this checkpoint cannot be read; delete it, and the same command starts its run anew"
+            f"{path}: this checkpoint cannot be read; delete it, "
+            "and the same command starts its run anew"
         ) from None
     training.keep_stopped()
     return place

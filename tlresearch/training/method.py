@@ -36,7 +36,7 @@ class TaskData(Protocol):
     """The training data of one task for one seed, as `after_task` sees it."""
 
     def batches(self, samples: int | None = None) -> Iterable[tuple[Tensor, Tensor, Tensor | None]]:
-        """(x, y, mask) in chunks: all data in their order, or `samples` drawn without replacement."""
+        """(x, y, mask) in chunks: all data in order, or `samples` without replacement."""
         ...
 
     def key(self, purpose: str) -> Tensor:

@@ -71,7 +71,7 @@ class SeedStack:
         Args:
             function: takes (networks, *constants, *tensors) of one seed and returns a tuple of
                 0-dimensional tensors.
-            constants: trees stacked over seeds that stay the same objects, such as a method's state.
+            constants: stacked trees that stay the same objects, such as a method's state.
             compile: through `torch.compile`.
 
         Returns:
@@ -126,6 +126,7 @@ def stack_networks(networks: Sequence[nn.Module], device: torch.device | str = "
 
     Args:
         networks: one module per seed, equal in structure.
+        device: where the stack lies.
     """
     module = networks[0].to(device)
     if len(networks) == 1:
