@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tlresearch.backbones import Settings
 from tlresearch.backbones.mlp import MLP
 from tlresearch.continual import EWC, Joint, Naive, OnlineEWC
 from tlresearch.continual.method import FisherSettings
@@ -24,7 +25,7 @@ METHODS = {
 }
 TRAIN = Train(steps=20, batch_size=16, precision="fp64", clip=0.5, schedule="cosine")
 STREAM = StreamSettings("optdigits", tasks=2, scenario="class", class_order="random")
-BACKBONE = MLP(hidden=(12, 8), dropout=0.3, norm="batch")
+BACKBONE: Settings = MLP(hidden=(12, 8), dropout=0.3, norm="batch")
 
 
 def train_two_tasks(method, seeds, fields=None, backbone=BACKBONE, stream=STREAM, train=TRAIN):

@@ -64,7 +64,8 @@ def add_quadratics(first: Quadratic, second: Quadratic) -> Quadratic:
         return first._replace(constant=first.constant + second.constant)
     curvature, centre = {}, {}
     constant = first.constant + second.constant
-    for name in second.curvature.keys() | first.curvature.keys():
+    # Not a set of the names: its order differs from process to process, and so would the sum.
+    for name in [*second.curvature, *(k for k in first.curvature if k not in second.curvature)]:
         f1, f2 = first.curvature[name], second.curvature[name]
         share = f2 / (f1 + f2).clamp_min(torch.finfo(f1.dtype).tiny)
         gap = second.centre[name] - first.centre[name]
