@@ -28,7 +28,9 @@ STREAM = StreamSettings("optdigits", tasks=2, scenario="class", class_order="ran
 BACKBONE: Settings = MLP(hidden=(12, 8), dropout=0.3, norm="batch")
 
 
-def train_two_tasks(method, seeds, fields=None, backbone=BACKBONE, stream=STREAM, train=TRAIN):
+def train_two_tasks(
+    method, seeds, fields=None, backbone: Settings = BACKBONE, stream=STREAM, train=TRAIN
+):
     """Task 1, its memory, 20 steps of task 2: so a penalty is at work."""
     run = StackRun(stream, backbone, method, train, seeds, fields or {})
     tasks = make_stream(stream, catalogue.load(stream.dataset), seeds, dtype=torch.float64)

@@ -237,7 +237,9 @@ def notes(table: Table) -> list[str]:
         lines += _cell_notes(cell_name(method, setting), cell)
     lines += _undefined_notes(table)
     if any(cell.stale for cell in table.cells.values()):
-        lines.append("(stale): made by an older version of the code; --rerun stale remakes it.")
+        lines.append(
+            "(stale): made by an older version of the code; without their record files they are made again."
+        )
     if table.left_out:
         lines.append(f"Records without a row in this table: {'; '.join(table.left_out)}.")
     return lines

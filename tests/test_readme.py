@@ -1,0 +1,62 @@
+"""What the README and `results/` say is what the records say."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from tlresearch import experiment
+from tlresearch.launch.outputs import records_of, table_of
+from tlresearch.launch.plan import make_plan
+from tlresearch.results.store import Store
+from tlresearch.results.tables import to_csv, to_markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLES = sorted(
+    p.relative_to(ROOT / "results/records") for p in ROOT.glob("results/records/**/*.jsonl")
+)
+
+
+def readme_module():
+    spec = importlib.util.spec_from_file_location(
+        "update_readme", ROOT / "scripts/update_readme.py"
+    )
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_of_the_readme_are_those_of_the_results():
+    """`scripts/update_readme.py` would change nothing."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    module = readme_module()
+    assert len(module.BLOCK.findall(readme)) >= 2
+    assert module.filled(readme) == readme
+
+
+def test_only_the_first_table_of_a_setting_is_shown():
+    """Paired tests and notes stay in the file."""
+    text = "# T\n\n## a\n\n| x |\n| 1 |\n\nPaired:\n\n| y |\n\n## b\n\n| z |\n\n- note\n"
+    assert readme_module().results_of(text) == "**a**\n\n| x |\n| 1 |\n\n**b**\n\n| z |\n"
+
+
+@pytest.mark.parametrize("path", TABLES, ids=str)
+def test_every_committed_table_is_a_function_of_its_records(path: Path, monkeypatch):
+    """Markdown and CSV under results/ are what the packed records give, stale marks aside."""
+    monkeypatch.chdir(ROOT)
+    name = str(path.with_suffix(""))
+    made = experiment.load(ROOT / "experiments" / f"{name}.yaml")
+    store = Store(ROOT / "results", made.name)
+    plan = make_plan(made, store, torch.device("cpu"))
+    table = table_of(made, records_of(plan, store))
+    committed = (ROOT / "results" / f"{name}.md").read_text(encoding="utf-8")
+    assert without_stale(to_markdown(table)) == without_stale(committed)
+    assert to_csv(table) == (ROOT / "results" / f"{name}.csv").read_text(encoding="utf-8")
+
+
+def without_stale(markdown: str) -> str:
+    """Which rows older code made depends on the code, not on the records."""
+    lines = [line for line in markdown.splitlines() if not line.startswith("- (stale)")]
+    return "\n".join(lines).replace(" (stale)", "")
