@@ -1,7 +1,7 @@
 """Copies the tables that README.md shows from `results/`, so that no number is typed by hand.
 
-Between `<!-- table: PATH -->` and `<!-- end -->` stands, of each setting of that file, the table of results (its
-paired tests and notes stay in the file). `tests/test_readme.py` fails when they differ.
+Between `<!-- table: PATH -->` and `<!-- end -->` stands, of each setting of that file, the table of
+results (paired tests and notes stay in the file). `tests/test_readme.py` fails when they differ.
 
 Run: python scripts/update_readme.py
 """

@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -256,3 +257,9 @@ def test_contradictions_are_refused():
         with pytest.raises(ValueError, match=match):
             diagonal_fisher(network, **arguments)
         assert network.training
+
+
+def test_unknown_labels_are_refused():
+    """A misspelt variant is not silently another one."""
+    with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="emprical"):
+        diagonal_fisher(mlp(), [(torch.randn(2, 4, dtype=F64), None)], "emprical")

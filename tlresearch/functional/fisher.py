@@ -17,7 +17,7 @@ through `vmap(grad)`.
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -63,8 +63,10 @@ def diagonal_fisher(
         key: random key of `sample`.
 
     Raises:
-        ValueError: `exact` with b > 1, `sample` without a key, or no data.
+        ValueError: unknown `labels`, `exact` with b > 1, `sample` without a key, or no data.
     """
+    if labels not in get_args(Labels):
+        raise ValueError(f"labels={labels!r}; expected one of {', '.join(get_args(Labels))}")
     if batch > 1 and labels == "exact":
         raise ValueError(f"labels='exact' averages per sample; batch must be 1, not {batch}")
     if labels == "sample" and key is None:
