@@ -71,6 +71,8 @@ def describe(name: str) -> str:
         protocol = families.protocol(family)
         known[family] = ("family; its benchmark", protocol.Benchmark)
         known |= {key: (f"method of {family}", kind) for key, kind in protocol.METHODS.items()}
+    if name in catalogue.DATASETS:
+        raise UserError(f"'{name}' is a data set; `tlresearch data` says what is known of it")
     if name not in known:
         raise UserError(
             f"there is nothing named '{name}' to describe; {schema.nearest(name, known)}"

@@ -45,8 +45,14 @@ def table_of(experiment: Experiment, records: list[Record]) -> Table:
         current,
         seeds=list(experiment.header.seeds),
         cells=[(cell.method, cell.setting) for cell in experiment.cells],
-        title=experiment.header.title or experiment.name,
+        title=_title(experiment),
     )
+
+
+def _title(experiment: Experiment) -> str:
+    """The file's title; what the command line changed is part of it."""
+    title = experiment.header.title or experiment.name
+    return f"{title} ({', '.join(experiment.overrides)})" if experiment.overrides else title
 
 
 def write_outputs(experiment: Experiment, plan: Plan, store: Store) -> list[Path]:

@@ -14,6 +14,8 @@ def plan_text(experiment: Experiment, plan: Plan, waiting: list[Stack]) -> str:
     total = sum(len(stack.keys) for stack in plan.stacks)
     left = sum(len(stack.keys) for stack in waiting)
     largest = max((len(stack.keys) for stack in waiting), default=0)
+    if not waiting:
+        return f"{experiment.name}: {total} runs, all done."
     lines = [
         f"{experiment.name}: {total} runs, {total - left} done, {left} to do, "
         f"in {len(waiting)} stacks of up to {largest} seeds, "

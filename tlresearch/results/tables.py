@@ -223,7 +223,7 @@ def notes(table: Table) -> list[str]:
     first = "± is the half-width of the 95 % confidence interval over seeds (Student t)"
     if table.checkpoints:
         first += f"; weights: {' and '.join(table.checkpoints)} checkpoint"
-    lines = [first + "."]
+    lines = [first + ".", "n: seeds. Below 0, forgetting means that earlier tasks improved."]
     lines += _source_notes(table)
     if table.published:
         lines.append(agreement(table))
