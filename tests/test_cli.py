@@ -92,7 +92,7 @@ def test_a_second_run_prints_the_same_table_without_work(command: Command, monke
     _, first, _ = command("run")
     monkeypatch.setattr(protocol, "run_stack", None)
     code, second, _ = command("run")
-    assert code == 0 and "tiny: 4 runs, 4 done, 0 to do" in second
+    assert code == 0 and "tiny: 4 runs, all done" in second
     assert second.partition("# Tiny")[2] == first.partition("# Tiny")[2]
 
 
@@ -146,7 +146,7 @@ def test_a_failed_seed_is_named_and_the_exit_code_is_1(command: Command):
     code, out, err = command("run", "train.lr=1e30", "train.optimizer=sgd")
     assert code == 1 and "Failed: ewc, seed 1: " in out and "Traceback" not in out + err
     again, out, _ = command("run", "train.lr=1e30", "train.optimizer=sgd")
-    assert again == 1 and "4 done, 0 to do" in out
+    assert again == 1 and "4 runs, all done" in out
 
 
 def test_a_results_folder_that_cannot_be_written_is_refused_first(command: Command, monkeypatch):

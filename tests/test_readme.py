@@ -13,9 +13,10 @@ from tlresearch.results.store import Store
 from tlresearch.results.tables import to_csv, to_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLES = sorted(
-    p.relative_to(ROOT / "results/records") for p in ROOT.glob("results/records/**/*.jsonl")
+PACKS = (
+    path.relative_to(ROOT / "results/records") for path in ROOT.glob("results/records/**/*.jsonl")
 )
+TABLES = sorted(path for path in PACKS if path.name != "metrics.jsonl")
 
 
 def readme_module():

@@ -261,5 +261,6 @@ def test_contradictions_are_refused():
 
 def test_unknown_labels_are_refused():
     """A misspelt variant is not silently another one."""
+    misspelt: Any = "emprical"
     with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="emprical"):
-        diagonal_fisher(mlp(), [(torch.randn(2, 4, dtype=F64), None)], "emprical")
+        diagonal_fisher(mlp(), [(torch.randn(2, 4, dtype=F64), None)], misspelt)
