@@ -12,18 +12,19 @@ Params = Mapping[str, Tensor]
 
 
 def quadratic_penalty(params: Params, anchor: Params, fisher: Params) -> Float[Tensor, ""]:
-    """½ Σᵢ Fᵢ (θᵢ − θ*ᵢ)², eq. (3) of Kirkpatrick et al. 2017 without its λ.
+    """½ Σᵢ Fᵢ (θᵢ − θ*ᵢ)²: what λ multiplies in Kirkpatrick et al. 2017, eq. (3).
 
     Args:
-        params: θ by name; tensors of any shape.
-        anchor: θ*, the weights after the earlier tasks. Same shapes; may lack new layers.
-        fisher: F ≥ 0, diagonal of the Fisher information, in nats per squared unit of θ.
+        params: current weights θ, by parameter name.
+        anchor: the weights θ* to stay near; parameters that it does not name are free.
+        fisher: non-negative diagonal F for each name of `anchor`, in the shape of its weight;
+            nats per squared unit of θ.
 
     Returns:
-        Scalar in nats; 0 before the first task, when `anchor` is empty.
+        A scalar in nats; an empty `anchor` gives 0.
 
     Raises:
-        KeyError: `anchor` names a parameter that `params` or `fisher` lacks.
+        KeyError: a name of `anchor` is missing in `params` or `fisher`.
     """
     total = next(iter(params.values())).new_zeros(()) if params else torch.zeros(())
     for name, point in anchor.items():
