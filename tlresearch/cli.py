@@ -47,7 +47,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _pin_threads() -> None:
-    """Before torch is imported. Unpinned, both threads of a machine were seen to share one core."""
+    """Before torch is imported. Unbound threads were seen at the speed of one."""
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_PROC_BIND", "true")
 

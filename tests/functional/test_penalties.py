@@ -81,7 +81,7 @@ def test_gradient_is_fisher_times_distance():
 
 @pytest.mark.parametrize("strength", [0.0, 0.7, 400.0])
 def test_minimum_is_the_fisher_weighted_mean(strength):
-    """½‖θ − b‖² + λ · penalty is least at (b + λFa) / (1 + λF)."""
+    """A loss ½‖θ − b‖² is pulled to the weighted mean of b (weight 1) and a (weight λF)."""
     a, b, f = draw(1), draw(2), draw(3, positive=True)
     least = {k: (b[k] + strength * f[k] * a[k]) / (1 + strength * f[k]) for k in SHAPES}
 

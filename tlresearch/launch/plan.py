@@ -1,6 +1,6 @@
 """The plan of a table: which cells train together, on what, with how many threads.
 
-It is written when a table is first started and kept beside its records. Within a plan, reruns and
+A run writes it before its first step, next to the table's records. Within a plan, reruns and
 resumes give the same bits; a stack of another size may differ in the last digit.
 """
 
@@ -23,8 +23,8 @@ LARGEST_STACK = 32
 """Most seeds of one stack that `auto` makes."""
 
 CPU_STACK_FLOPS = 5e7
-"""Floating-point operations of a seed's step (6 · parameters · batch) up to which stacking paid
-on a CPU; docs/design.md has the measurements."""
+"""Floating-point operations of a seed's step (6 · parameters · batch) up to which `auto` stacks
+on a CPU; between a size where stacking paid and one where it did not (docs/design.md)."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def stack_size(config: Config, device: torch.device) -> int:
     """How many seeds train as one program: the setting, or what `auto` decides.
 
     On a GPU small networks wait for launches, so all seeds train together. On a CPU a stack only
-    pays where the steps are so small that their overhead dominates; convolutions never did.
+    pays where the steps are so small that their overhead dominates; convolutions are left unstacked.
     """
     if config.train.stack != "auto":
         return int(config.train.stack)

@@ -37,7 +37,8 @@ def prepare_process(threads: int | None = None) -> None:
     """Settings of this process that make training steps faster; called by the command only.
 
     glibc gives large freed blocks back to the system and takes them anew at each step; the page
-    faults took half of a stack's step (784-100-10, S = 20: 6.1 ms with, 2.8 ms without them).
+    faults took half of a stack's step (a bare loop, 784-100-10, S = 20: 6.1 ms with, 3.1 ms
+    without).
     Denormal numbers, which Adam's moments of dead pixels decay to, are flushed to zero.
     """
     torch.set_flush_denormal(True)
@@ -56,7 +57,8 @@ def prepare_process(threads: int | None = None) -> None:
 def pin_threads() -> None:
     """Binds OpenMP's threads to cores, unless the user said otherwise. Before torch is imported.
 
-    Without it both threads of a two-core machine were seen to share one core for a whole run.
+    Runs on a two-core machine were seen at the speed of one thread, less often when bound; why is
+    not established.
     """
     os.environ.setdefault("OMP_PROC_BIND", "true")
 
