@@ -199,7 +199,7 @@ def stack_size(config: Config, device: torch.device) -> int:
     """How many seeds train as one program: the setting, or what `auto` decides.
 
     On a GPU small networks wait for launches, so all seeds train together. On a CPU a stack only
-    pays where the steps are so small that their overhead dominates; convolutions are left unstacked.
+    pays where the steps are so small that overhead dominates; convolutions are left unstacked.
     """
     if config.train.stack != "auto":
         return int(config.train.stack)
