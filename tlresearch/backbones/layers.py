@@ -30,14 +30,16 @@ def _normalise_then_scale(layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> 
     if layer.training and layer.num_batches_tracked is not None:
         layer.num_batches_tracked.add_(1)
     assert layer.momentum is not None
+    # On the CPU torch (2.14) does not normalise float16 with statistics in float32.
+    wide = x.dtype == torch.float16 and x.device.type == "cpu"
     normalised = F.batch_norm(
-        x,
+        x.float() if wide else x,
         layer.running_mean,
         layer.running_var,
         training=layer.training or layer.running_mean is None,
         momentum=layer.momentum,
         eps=layer.eps,
-    )
+    ).to(x.dtype)
     channels = (-1,) + (1,) * (x.ndim - 2)
     # Under autocast the activations are in half precision, and stay in it.
     scale = layer.weight.view(channels).to(normalised.dtype)

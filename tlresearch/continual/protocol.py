@@ -22,8 +22,9 @@ from tlresearch.data.tasks import Pool, StreamSettings, TaskStream, check_stream
 from tlresearch.errors import UserError
 from tlresearch.functional import metrics
 from tlresearch.training import checkpoint, tree
+from tlresearch.training.averages import Average
 from tlresearch.training.best import Best
-from tlresearch.training.device import dtype_of
+from tlresearch.training.device import dtype_of, peak_memory, tf32
 from tlresearch.training.evaluation import accuracy_per_seed
 from tlresearch.training.loop import Training, fit, start
 from tlresearch.training.observer import CHECKPOINT_SECONDS, RunFiles, RunObserver
@@ -114,7 +115,8 @@ def run_stack(
     stream = make_stream(run.benchmark, data, run.seeds, device, dtype_of(run.train.precision))
     journey = _Journey(run, stream, begin(run, stream, device), files, progress, checkpoint_seconds)
     journey.resume()
-    journey.travel()
+    with tf32(run.train.tf32):
+        journey.travel()
     return journey.outcomes()
 
 
@@ -125,6 +127,8 @@ def begin(run: StackRun, stream: TaskStream, device: torch.device) -> Training:
         run.method.networks(run.backbone, stream.shape, stream.units, seed).to(dtype)
         for seed in run.seeds
     ]
+    if run.train.channels_last:
+        networks = [network.to(memory_format=torch.channels_last) for network in networks]
     state = tree.stack([run.method.init(network.to(device)) for network in networks])
     stack = stack_networks(networks, device)
     fields = {
@@ -152,6 +156,8 @@ class _Journey:
         self.matrix = torch.full(shape, float("nan"), dtype=torch.float64)
         self.stage, self.step = 0, 0
         self.best: Best | None = None
+        self.waited = torch.zeros(len(run.seeds), dtype=torch.int64)
+        """Evaluations of this task without a better one."""
         self.seconds, self.began = 0.0, time.monotonic()
 
     def place(self, step: int) -> dict[str, Any]:
@@ -163,7 +169,7 @@ class _Journey:
         }
         seconds = self.seconds + time.monotonic() - self.began
         place = {"stage": self.stage, "step": step, "matrix": self.matrix}
-        return place | {"best": best, "seconds": seconds}
+        return place | {"best": best, "waited": self.waited, "seconds": seconds}
 
     def resume(self) -> None:
         """Goes to where the checkpoint was, if there is one."""
@@ -172,7 +178,7 @@ class _Journey:
             return
         place = checkpoint.load(self.files.checkpoint, self.training)
         self.stage, self.step, self.matrix = place["stage"], place["step"], place["matrix"].cpu()
-        self.seconds = place["seconds"]
+        self.seconds, self.waited = place["seconds"], place["waited"].cpu()
         self.best = Best(**place["best"]) if place["best"] else None
         self.files.log_lines_before(self.stage, self.step)
         self.observer.progress(self.stage * self.run.train.steps + self.step)
@@ -181,7 +187,7 @@ class _Journey:
         """Learns the remaining tasks."""
         if self.stage == 0 and self.step == 0:
             self._measure(0)
-        while self.stage < self.stream.tasks and any(self.training.active):
+        while self.stage < self.stream.tasks and None in self.training.failures:
             self._learn()
             self._remember()
             self._measure(self.stage + 1)
@@ -191,11 +197,13 @@ class _Journey:
     def outcomes(self) -> list[Outcome]:
         """Metrics and matrix of each seed."""
         total = self.seconds + time.monotonic() - self.began
-        rows = []
+        rows, train = [], self.run.train
         for place, failure in enumerate(self.training.failures):
             matrix = self.matrix[place]
             done = {} if failure else {k: f(matrix).item() for k, f in metrics.METRICS.items()}
             details = {"steps": self.training.steps[place], "stack_seconds": total}
+            details |= {"effective_batch": train.batch_size * train.accumulate}
+            details |= {"peak_memory_bytes": peak_memory(self.stream.unit_of.device)}
             arrays = {"accuracy_matrix": matrix.tolist()}
             status = "failed" if failure else "finished"
             rows.append(Outcome(done, arrays, status, failure, details))
@@ -204,17 +212,34 @@ class _Journey:
     def _learn(self) -> None:
         """Trains on the current task."""
         train, training = self.run.train, self.training
-        if train.reset_optimizer and self.step == 0 and self.stage > 0:
-            training.reset_optimizer()
+        if self.step == 0:
+            self._begin_task()
         self.observer.stage = self.stage
         batches = StageBatches(
-            self.stream, self._training_pools(), self.stage, train.batch_size, train.steps
+            self.stream,
+            self._training_pools(),
+            self.stage,
+            train.batch_size,
+            train.steps * train.accumulate,
         )
         if train.checkpoint == "last":
             fit(training, batches.batch, train.steps, self.step, self.observer)
+            if training.average:
+                training.average.swap(training.stack)
         else:
             self._fit_and_select(batches)
+        training.average = None
         self.observer.flush()
+
+    def _begin_task(self) -> None:
+        """What starts anew with each task."""
+        train, training = self.run.train, self.training
+        training.wake()
+        self.waited.zero_()
+        if train.reset_optimizer and self.stage > 0:
+            training.reset_optimizer()
+        if train.average:
+            training.average = Average.start(training.stack, train.average)
 
     def _fit_and_select(self, batches: StageBatches) -> None:
         """Trains, and ends with each seed's weights that were best on the held-out part."""
@@ -232,8 +257,18 @@ class _Journey:
         best.restore(training.stack)
 
     def _select(self, best: Best) -> None:
+        """Keeps what is better than before, and stops the seeds that have waited long enough."""
+        training, patience = self.training, self.run.train.patience
         held_out = [self._held_out(place) for place in range(len(self.run.seeds))]
-        best.update(self.training.stack, accuracy_per_seed(self.training, held_out))
+        if training.average:
+            training.average.swap(training.stack)
+        better = best.update(training.stack, accuracy_per_seed(training, held_out)).cpu()
+        if training.average:
+            training.average.swap(training.stack)
+        self.waited = torch.where(better, 0, self.waited + 1)
+        for place, waited in enumerate(self.waited.tolist()):
+            if patience and waited >= patience and training.active[place]:
+                training.stop(place, None)
 
     def _held_out(self, place: int) -> Any:
         pool = self._of_stage(self.stream.held_out_pools[place])
@@ -259,7 +294,7 @@ class _Journey:
         self.training.state = tree.stack(states)
 
     def _measure(self, row: int) -> None:
-        """Accuracy on every task, as a row of the matrix; NaN for seeds that were stopped."""
+        """Accuracy on every task, as a row of the matrix; NaN for seeds that failed."""
         stage = max(0, row - 1)
         for task in range(self.stream.tasks):
             data = [
@@ -267,8 +302,8 @@ class _Journey:
                 for place, pools in enumerate(self.stream.evaluation_pools)
             ]
             scores = accuracy_per_seed(self.training, data).cpu()
-            stopped = ~torch.tensor(self.training.active)
-            self.matrix[:, row, task] = scores.masked_fill(stopped, float("nan"))
+            failed = torch.tensor([reason is not None for reason in self.training.failures])
+            self.matrix[:, row, task] = scores.masked_fill(failed, float("nan"))
 
 
 def matrix_of(outcome: Outcome) -> Tensor:

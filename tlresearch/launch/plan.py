@@ -203,6 +203,8 @@ def stack_size(config: Config, device: torch.device) -> int:
     """
     if config.train.stack != "auto":
         return int(config.train.stack)
+    if config.train.channels_last:
+        return 1
     if device.type == "cuda":
         return LARGEST_STACK
     entry = catalogue.entry(config.benchmark.dataset)
