@@ -49,10 +49,15 @@ def convert(module: nn.Module) -> None:
     """
     for layer in module.modules():
         if type(layer) is nn.Dropout and layer.p < 1:
-            layer.__class__ = CountedDropout
+            _become(layer, CountedDropout)
             layer.register_buffer("key", torch.zeros((), dtype=torch.int64), persistent=False)
         elif isinstance(layer, _NORMS) and _can_split(layer):
-            layer.__class__ = _split(type(layer)) or type(layer)
+            _become(layer, _split(type(layer)) or type(layer))
+
+
+def _become(layer: Any, kind: type[nn.Module]) -> None:
+    """The same object with another class, as torch's lazy modules do."""
+    layer.__class__ = kind
 
 
 def restart(module: nn.Module) -> None:

@@ -137,13 +137,14 @@ def settings_class(name: str, folder: Path, at: str) -> type:
 
 def _from_signature(function: Callable[..., Any], name: str, at: str) -> type:
     """A frozen dataclass with the keyword settings of a function, whose `build` calls it."""
-    first, *others = [*inspect.signature(function).parameters.values()] or [None]
-    if first is None or first.kind in (first.KEYWORD_ONLY, first.VAR_KEYWORD):
+    parameters = list(inspect.signature(function).parameters.values())
+    by_keyword = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    if not parameters or parameters[0].kind in by_keyword:
         raise UserError(f"{at} takes no input_shape; expected {name}(input_shape, **settings)")
     with own.blamed(f"{at} has an annotation that cannot be read"):
         hints = typing.get_type_hints(function, include_extras=True)
     fields: list[tuple[str, Any, Any]] = []
-    for p in others:
+    for p in parameters[1:]:
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             continue
         hint = hints.get(p.name, _type_of(p.default))
