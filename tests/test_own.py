@@ -105,7 +105,7 @@ def test_a_method_is_found_beside_the_experiment_file(folder: Folder, monkeypatc
 def test_nothing_is_run_that_no_file_names(folder: Folder):
     """A file beside the experiment is left alone, and so is its own when the name is overridden."""
     ran = folder.path / "ran"
-    (folder.path / "mine.py").write_text(f"open({str(ran)!r}, 'w').close()\n" + MINE)
+    (folder.path / "mine.py").write_text(f"{MINE}\nopen({str(ran)!r}, 'w').close()\n")
     folder.load("methods.mine={name: naive}")
     assert not ran.exists()
     folder.load()

@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-from typing import Any
 
 from tlresearch import own
 from tlresearch.backbones.foreign import Foreign
 from tlresearch.data import catalogue
 from tlresearch.experiment import Cell, Config, plain_config
 from tlresearch.training.probe import Case, probe
+from tlresearch.training.settings import Train
 
 
 def is_foreign(config: Config) -> bool:
@@ -50,8 +50,10 @@ class Prober:
         if isinstance(config.backbone, Foreign):
             label += f" with backbone {config.backbone.name}"
         stacked = size > 1
-        known: list[Any] = [label, plain_config(config), sorted(fields), stacked]
-        name = json.dumps(known, sort_keys=True)
+        # The optimiser and its settings have no part in it.
+        train = Train(precision=config.train.precision, batch_size=config.train.batch_size)
+        plain = plain_config(dataclasses.replace(config, train=train))
+        name = json.dumps([label, plain, sorted(fields), stacked], sort_keys=True)
         if name not in self._reasons:
             self._reasons[name] = probe(_case(config, label, tuple(fields)), stacked)
             if self._reasons[name]:
