@@ -177,7 +177,7 @@ def test_stale_rows_are_marked(command: Command, monkeypatch):
 
     command("run")
     assert "(stale)" not in command("table")[1]
-    monkeypatch.setattr(outputs, "sources_of", lambda method, family: "0" * 64)
+    monkeypatch.setattr(outputs, "sources_of", lambda config: "0" * 64)
     assert "| ewc (stale) |" in command("table")[1]
 
 

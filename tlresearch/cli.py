@@ -7,6 +7,7 @@ OpenMP's settings are in place before torch reads them.
 import argparse
 import os
 import sys
+from bdb import BdbQuit
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"tlresearch: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BdbQuit):
         print("\ntlresearch: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     describe = commands.add_parser(
         "describe", help="settings of a method, backbone, family or train"
     )
-    describe.add_argument("name", help="e.g. ewc, mlp, continual, train")
+    describe.add_argument("name", help="e.g. ewc, mlp, continual, train, ./mine.py:Mine")
     describe.set_defaults(command=_describe)
     data = commands.add_parser(
         "data", help="every data set, where it was found; or check its files"
@@ -123,7 +124,9 @@ def _run(options: argparse.Namespace) -> int:
 
     device = choose_device(options.device)
     prepare_process(options.threads)
-    experiment, plan, store, plan_store = _prepare(options, device)
+    experiment, plan, store, plan_store = _prepare(options, device, probing=True)
+    for note in plan.notes:
+        print(f"tlresearch: {note}", file=sys.stderr)
     waiting = local.missing_stacks(plan, store)
     print(progress.plan_text(experiment, plan, waiting))
     if options.dry_run:
@@ -141,7 +144,7 @@ def _run(options: argparse.Namespace) -> int:
         from tlresearch.launch.plan import write_plan
 
         write_plan(plan, plan_store)
-        with progress.reporter(waiting) as reporter:
+        with progress.reporter(waiting, bars=not plan.debug) as reporter:
             local.run(experiment, plan, store, device, options.data, reporter)
     paths = write_outputs(experiment, plan, store)
     records = records_of(plan, store)
@@ -151,7 +154,9 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _prepare(options: argparse.Namespace, device: Any) -> tuple[Any, Any, Any, Any]:
+def _prepare(
+    options: argparse.Namespace, device: Any, probing: bool = False
+) -> tuple[Any, Any, Any, Any]:
     """Experiment, plan, and the stores of its records and of its plan."""
     from tlresearch import experiment as experiments
     from tlresearch.launch.outputs import output_name
@@ -162,7 +167,7 @@ def _prepare(options: argparse.Namespace, device: Any) -> tuple[Any, Any, Any, A
     experiment = experiments.load(options.file, options.overrides)
     store = Store(options.results, experiment.name)
     plan_store = Store(options.results, output_name(experiment))
-    return experiment, make_plan(experiment, plan_store, device), store, plan_store
+    return experiment, make_plan(experiment, plan_store, device, probing), store, plan_store
 
 
 def _check_data(experiment: Any, root: Path | None) -> None:

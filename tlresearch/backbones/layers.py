@@ -20,7 +20,7 @@ _LEVELS = 1 << 15
 """Values of a lane without its sign bit."""
 
 
-def _normalise_then_scale(layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
+def normalise_then_scale(layer: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
     """γ · (x − μ) / √(σ² + ε) + β, with γ and β outside `F.batch_norm`.
 
     Affine `F.batch_norm` inside `grad` inside `vmap` gives wrong second-order gradients without
@@ -70,8 +70,10 @@ class BatchNorm1d(nn.BatchNorm1d):
     ) -> None:
         super().__init__(num_features, eps, momentum, True, track_running_stats)
 
-    def forward(self, input: Float[Tensor, "batch channels"]) -> Float[Tensor, "batch channels"]:
-        return _normalise_then_scale(self, input)
+    def forward(
+        self, input: Float[Tensor, "batch channels *length"]
+    ) -> Float[Tensor, "batch channels *length"]:
+        return normalise_then_scale(self, input)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -89,7 +91,25 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward(
         self, input: Float[Tensor, "batch channels rows columns"]
     ) -> Float[Tensor, "batch channels rows columns"]:
-        return _normalise_then_scale(self, input)
+        return normalise_then_scale(self, input)
+
+
+class BatchNorm3d(nn.BatchNorm3d):
+    """γ · (x − μ) / √(σ² + ε) + β, per channel of a volume; else as `BatchNorm1d`."""
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        track_running_stats: bool = True,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, True, track_running_stats)
+
+    def forward(
+        self, input: Float[Tensor, "batch channels depth rows columns"]
+    ) -> Float[Tensor, "batch channels depth rows columns"]:
+        return normalise_then_scale(self, input)
 
 
 def dropout_mask(key: Key, levels: int, shape: tuple[int, ...]) -> Bool[Tensor, "..."]:
@@ -105,6 +125,19 @@ def dropout_mask(key: Key, levels: int, shape: tuple[int, ...]) -> Bool[Tensor, 
     size = math.prod(shape)
     lanes = bits(key, (-(-size // _LANES),)).view(torch.int16) & (_LEVELS - 1)
     return (lanes < levels)[:size].view(shape)
+
+
+def drop(x: Float[Tensor, "..."], p: float, key: Key) -> Float[Tensor, "..."]:
+    """x ⊙ m / q with m ~ Bernoulli(q), q = 1 − p rounded to a multiple of 2⁻¹⁵ within (0, 1).
+
+    Args:
+        x: of any shape.
+        p: probability to drop an element, in (0, 1).
+        key: one key, shape `()`.
+    """
+    levels = min(max(1, round((1 - p) * _LEVELS)), _LEVELS - 1)
+    mask = dropout_mask(key, levels, tuple(x.shape))
+    return x * (mask.to(x.dtype) * (_LEVELS / levels))
 
 
 class Dropout(nn.Module):
@@ -135,9 +168,7 @@ class Dropout(nn.Module):
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         if not self.training or self.p == 0:
             return x
-        levels = min(max(1, round((1 - self.p) * _LEVELS)), _LEVELS - 1)
-        mask = dropout_mask(self.key, levels, tuple(x.shape))
-        return x * (mask.to(x.dtype) * (_LEVELS / levels))
+        return drop(x, self.p, self.key)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

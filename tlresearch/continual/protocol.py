@@ -31,9 +31,10 @@ from tlresearch.training.observer import CHECKPOINT_SECONDS, RunFiles, RunObserv
 from tlresearch.training.settings import Train
 from tlresearch.training.stack import stack_networks
 
-__all__ = ["METHODS", "METRICS", "Benchmark", "Outcome", "StackRun", "check", "run_stack"]
+__all__ = ["METHODS", "METRICS", "Benchmark", "Method", "Outcome", "StackRun", "check", "run_stack"]
 
 Benchmark = StreamSettings
+Method = ContinualMethod
 METRICS = tuple(metrics.METRICS)
 
 

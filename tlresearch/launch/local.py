@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from tlresearch import families
-from tlresearch.experiment import Experiment, plain_config
+from tlresearch import families, own
+from tlresearch.experiment import Config, Experiment, plain_config
 from tlresearch.launch.plan import Plan, Stack, host, stack_run, versions
 from tlresearch.results.provenance import source_hash
 from tlresearch.results.store import Store
@@ -29,15 +29,16 @@ class Reporter:
     """A stack is done."""
 
 
-def sources_of(method: Any, family: str) -> str:
-    """Hash of the code that a method's runs use."""
-    modules = [type(method).__module__, families.FAMILIES[family]]
-    return source_hash(modules)
+def sources_of(config: Config) -> str:
+    """Hash of the code that the runs of a configuration use, own files included."""
+    kinds = type(config.method), type(config.backbone)
+    modules = [families.FAMILIES[config.family], *(kind.__module__ for kind in kinds)]
+    return source_hash(modules, own.sources(config))
 
 
 def missing_stacks(plan: Plan, store: Store) -> list[Stack]:
-    """The stacks with a cell that has no record yet."""
-    done = {record["key"] for record in store.read()}
+    """The stacks with a cell that has no record yet; of a debug run, all."""
+    done = set() if plan.debug else {record["key"] for record in store.read()}
     return [stack for stack in plan.stacks if not done.issuperset(stack.keys)]
 
 
@@ -54,10 +55,10 @@ def run(
     torch.set_num_threads(plan.threads)
     # Before the work: an edit while it goes on is not what the records are made by.
     sources = {
-        cell.method: sources_of(cell.config.method, cell.config.family) for cell in experiment.cells
+        stack.keys: sources_of(stack.cells[0].config) for stack in missing_stacks(plan, store)
     }
     for stack in missing_stacks(plan, store):
-        _run_stack(experiment, stack, sources[stack.cells[0].method], store, device, root, reporter)
+        _run_stack(experiment, stack, sources[stack.keys], store, device, root, reporter)
 
 
 def _run_stack(
@@ -71,6 +72,8 @@ def _run_stack(
 ) -> None:
     config = stack.cells[0].config
     files = run_files(store, stack, source)
+    if experiment.header.debug:
+        files.checkpoint.unlink(missing_ok=True)
     reporter.begin(stack, config.train.steps * config.benchmark.tasks)
     began = time.time()
     outcomes = families.protocol(config.family).run_stack(
@@ -94,7 +97,7 @@ def _run_stack(
                 "config": plain_config(cell.config),
                 "details": outcome.details,
                 "stack": len(stack.cells),
-                "versions": versions(),
+                "versions": versions(config),
                 "device": device.type,
                 "host": host(),
                 "threads": torch.get_num_threads(),

@@ -7,7 +7,7 @@ seed; the loop maps `loss` over a stack of them.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
@@ -48,13 +48,16 @@ class TaskData(Protocol):
 class Method:
     """Supervised training of a backbone and a linear head; the base of the methods."""
 
+    second_order: ClassVar[bool] = False
+    """Whether `loss` differentiates a gradient; then norms must be exact in second order."""
+
     def networks(
         self, backbone: Any, shape: tuple[int, int, int], classes: int, seed: int
     ) -> nn.Module:
         """What is trained: a classifier with parameters drawn under `seed`.
 
         Args:
-            backbone: settings of a backbone (an entry of `backbones.BACKBONES`).
+            backbone: settings of a backbone (of a class in `backbones.BACKBONES`, or foreign).
             shape: (channels, height, width) of an input.
             classes: units of the head.
             seed: seed of the initialisation.
