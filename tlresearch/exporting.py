@@ -217,7 +217,11 @@ def _for_timm(
             f"the names of timm:{name} are known to timm only; install it: "
             "pip install 'tlresearch[timm]'"
         ) from None
-    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
+        raise UserError(
+            f"timm {timm.__version__} has no model {name}; install the version that the run had"
+        )
     classifier, first = config.classifier, config.first_conv
     if not isinstance(classifier, str):
         raise UserError(
@@ -267,10 +271,11 @@ def _loading_ours(
     if not _same_shapes(weights, expected):
         return _loading(target)
     settings = ", ".join(f"{key}={value!r}" for key, value in given.items())
+    double = ".double()" if weights["head.weight"].dtype is torch.float64 else ""
     return [
         "from safetensors.torch import load_model",
         "from tlresearch.backbones import BACKBONES, build",
-        f"model = build(BACKBONES[{name!r}]({settings}), {shape}, {classes}, seed=0)",
+        f"model = build(BACKBONES[{name!r}]({settings}), {shape}, {classes}, seed=0){double}",
         f"load_model(model, {str(target)!r})",
     ]
 

@@ -1,8 +1,8 @@
 """Trackers: who is told of each run's losses as they come, and of its metrics at the end.
 
-A tracker's run is a cell: it is called method-setting-seed, and its id comes from the cell's key, so
-that a run that was stopped and resumed is one run. The x axis is the number of the step counted over
-all stages; losses are those of `metrics.jsonl`.
+A tracker's run is a cell: it is called method-setting-seed, and its id comes from the cell's key,
+so that a run that was stopped and resumed is one run. The x axis is the number of the step, counted
+over all stages; losses are those of `metrics.jsonl`.
 """
 
 import importlib
@@ -178,10 +178,10 @@ class Wandb:
 
 
 class TensorBoard:
-    """TensorBoard: FOLDER/tensorboard/TABLE/method-setting-seed-KEY, an event file each time it runs.
+    """TensorBoard: event files in FOLDER/tensorboard/TABLE/method-setting-seed-KEY.
 
-    A writer is opened with a run's first line, and hides from that line's step on what earlier event
-    files of the run say: so is nothing shown twice after a resume.
+    A writer is opened with a run's first line, and hides from that line's step on what earlier
+    event files of the run say: nothing is shown twice after a resume.
     """
 
     def __init__(self, folder: Path) -> None:
