@@ -30,6 +30,7 @@ from tlresearch.training.loop import Training, fit, start
 from tlresearch.training.observer import CHECKPOINT_SECONDS, RunFiles, RunObserver
 from tlresearch.training.settings import Train
 from tlresearch.training.stack import stack_networks
+from tlresearch.training.weights import weights_of
 
 __all__ = ["METHODS", "METRICS", "Benchmark", "Method", "Outcome", "StackRun", "check", "run_stack"]
 
@@ -60,6 +61,8 @@ class Outcome:
     status: str
     reason: str | None
     details: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    """The networks' `state_dict` after the last task, on the CPU; empty for a failed seed."""
 
 
 def check(benchmark: StreamSettings, method: ContinualMethod, label: str, train: Train) -> None:
@@ -101,6 +104,7 @@ def run_stack(
     root: Any = None,
     progress: Callable[[int], None] = lambda steps: None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    track: Callable[[dict[str, Any]], None] = lambda entry: None,
 ) -> list[Outcome]:
     """Trains the seeds of a stack on all tasks, from its checkpoint if there is one.
 
@@ -111,10 +115,12 @@ def run_stack(
         root: data root; None: where the environment says.
         progress: told of the steps done.
         checkpoint_seconds: time between checkpoints.
+        track: told of each line of the log.
     """
     data = catalogue.load(run.benchmark.dataset, root)
     stream = make_stream(run.benchmark, data, run.seeds, device, dtype_of(run.train.precision))
     journey = _Journey(run, stream, begin(run, stream, device), files, progress, checkpoint_seconds)
+    journey.observer.track = track
     journey.resume()
     with tf32(run.train.tf32):
         journey.travel()
@@ -207,7 +213,8 @@ class _Journey:
             details |= {"peak_memory_bytes": peak_memory(self.stream.unit_of.device)}
             arrays = {"accuracy_matrix": matrix.tolist()}
             status = "failed" if failure else "finished"
-            rows.append(Outcome(done, arrays, status, failure, details))
+            weights = {} if failure else weights_of(self.training.one(place)[1])
+            rows.append(Outcome(done, arrays, status, failure, details, weights))
         return rows
 
     def _learn(self) -> None:

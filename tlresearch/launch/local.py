@@ -14,6 +14,7 @@ from tlresearch.experiment import Config, Experiment, plain_config
 from tlresearch.launch.plan import Plan, Stack, host, stack_run, versions
 from tlresearch.results.provenance import source_hash
 from tlresearch.results.store import Store
+from tlresearch.results.weights import keep
 from tlresearch.training.observer import RunFiles
 
 
@@ -27,6 +28,8 @@ class Reporter:
     """So many steps are done."""
     end: Callable[[Stack, list[Any]], None] = lambda stack, outcomes: None
     """A stack is done."""
+    log: Callable[[dict[str, Any]], None] = lambda entry: None
+    """A line was written to the log of the stack that runs; see `RunObserver`."""
 
 
 def sources_of(config: Config) -> str:
@@ -49,8 +52,9 @@ def run(
     device: torch.device,
     root: Path | None = None,
     reporter: Reporter | None = None,
+    weights: bool = True,
 ) -> None:
-    """Runs what has no record yet, and writes one record for each cell."""
+    """Runs what has no record yet; writes one record for each cell, and its weights if wanted."""
     reporter = reporter or Reporter()
     torch.set_num_threads(plan.threads)
     # Before the work: an edit while it goes on is not what the records are made by.
@@ -58,7 +62,8 @@ def run(
         stack.keys: sources_of(stack.cells[0].config) for stack in missing_stacks(plan, store)
     }
     for stack in missing_stacks(plan, store):
-        _run_stack(experiment, stack, sources[stack.keys], store, device, root, reporter)
+        source = sources[stack.keys]
+        _run_stack(experiment, stack, source, store, device, root, reporter, weights)
 
 
 def _run_stack(
@@ -69,6 +74,7 @@ def _run_stack(
     device: torch.device,
     root: Path | None,
     reporter: Reporter,
+    weights: bool,
 ) -> None:
     config = stack.cells[0].config
     files = run_files(store, stack, source)
@@ -77,9 +83,12 @@ def _run_stack(
     reporter.begin(stack, config.train.steps * config.benchmark.tasks)
     began = time.time()
     outcomes = families.protocol(config.family).run_stack(
-        stack_run(stack), device, files, root, reporter.advance
+        stack_run(stack), device, files, root, reporter.advance, track=reporter.log
     )
     for cell, key, outcome in zip(stack.cells, stack.keys, outcomes, strict=True):
+        # Before the record, so that where a record is its weights are too.
+        kept = outcome.weights if weights else {}
+        keep(store, cell.method, cell.setting, cell.seed, key, plain_config(cell.config), kept)
         store.write(
             {
                 "experiment": experiment.name,

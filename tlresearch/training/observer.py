@@ -57,6 +57,8 @@ class RunObserver:
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     stage: int = 0
     """Which stage trains now, for the log."""
+    track: Callable[[dict[str, Any]], None] = lambda entry: None
+    """Told of each line of the log."""
     _last_save: float = field(default_factory=time.monotonic)
     _last_log: float = field(default_factory=time.monotonic)
     _unreported: int = 0
@@ -95,6 +97,7 @@ class RunObserver:
         self.files.log.parent.mkdir(parents=True, exist_ok=True)
         with self.files.log.open("a") as file:
             file.write(json.dumps(entry) + "\n")
+        self.track(entry)
 
     def _costs(self) -> dict[str, float]:
         """Training samples of all seeds a second since the last line, and the peak of memory."""
