@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tlresearch import __version__
-from tlresearch.errors import UserError
+from tlresearch.errors import AgreedError, UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +48,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _pin_threads() -> None:
     """Before torch is imported. Unbound threads were seen at the speed of one."""
-    if "torch" not in sys.modules:
+    # Processes that torchrun started would all be bound to the same first cores.
+    if "torch" not in sys.modules and os.environ.get("WORLD_SIZE", "1") == "1":
         os.environ.setdefault("OMP_PROC_BIND", "true")
 
 
@@ -116,42 +117,69 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tlresearch.launch import local, progress
-    from tlresearch.launch.outputs import records_of, table_of, write_outputs
-    from tlresearch.results.tables import to_markdown
+    from tlresearch.training import distributed
     from tlresearch.training.device import choose_device, prepare_process
 
     device = choose_device(options.device)
     prepare_process(options.threads)
-    experiment, plan, store, plan_store = _prepare(options, device)
-    waiting = local.missing_stacks(plan, store)
-    print(progress.plan_text(experiment, plan, waiting))
-    if options.dry_run:
+    processes = distributed.join(device)
+    try:
+        return _run_together(options, processes.device(device), processes)
+    except AgreedError as error:
+        if processes.is_main:
+            print(f"tlresearch: {error}", file=sys.stderr, flush=True)
+        processes.barrier()  # torchrun ends the others as soon as one has failed
+        return 2
+
+
+def _run_together(options: argparse.Namespace, device: Any, processes: Any) -> int:
+    """What `run` does in each process; the main one prints and writes."""
+    from tlresearch.launch import local, progress
+    from tlresearch.launch.outputs import records_of, table_of, write_outputs
+    from tlresearch.launch.plan import write_plan
+    from tlresearch.results.tables import to_markdown
+
+    with processes.alike():
+        experiment, plan, store, plan_store = _prepare(options, device, processes.size)
+        waiting = local.missing_stacks(plan, store)
+        if processes.is_main:
+            print(progress.plan_text(experiment, plan, waiting))
+        if options.dry_run:
+            return 0
+        _check_threads(options, plan, plan_store)
+        if waiting:
+            _check_data(experiment, options.data)
+        _check_writable(options.results)
+    if waiting and processes.is_main:
+        write_plan(plan, plan_store)
+        with progress.reporter(waiting) as reporter:
+            local.run(experiment, plan, store, device, options.data, reporter, processes)
+    elif waiting:
+        local.run(experiment, plan, store, device, options.data, processes=processes)
+    if not processes.is_main:
+        processes.barrier()
         return 0
+    paths = write_outputs(experiment, plan, store)
+    records = records_of(plan, store)
+    print(to_markdown(table_of(experiment, records)))
+    print("Written: " + ", ".join(str(path) for path in paths))
+    processes.barrier()
+    failed = sum(record["status"] == "failed" for record in records)
+    return 1 if failed else 0
+
+
+def _check_threads(options: argparse.Namespace, plan: Any, plan_store: Any) -> None:
     if options.threads not in (None, plan.threads):
         raise UserError(
             f"--threads: {plan_store.plan_path} was made for {plan.threads} threads, and its "
             "runs would differ in their last digits; leave --threads out, or name another "
             "--results folder"
         )
-    if waiting:
-        _check_data(experiment, options.data)
-    _check_writable(options.results)
-    if waiting:
-        from tlresearch.launch.plan import write_plan
-
-        write_plan(plan, plan_store)
-        with progress.reporter(waiting) as reporter:
-            local.run(experiment, plan, store, device, options.data, reporter)
-    paths = write_outputs(experiment, plan, store)
-    records = records_of(plan, store)
-    print(to_markdown(table_of(experiment, records)))
-    print("Written: " + ", ".join(str(path) for path in paths))
-    failed = sum(record["status"] == "failed" for record in records)
-    return 1 if failed else 0
 
 
-def _prepare(options: argparse.Namespace, device: Any) -> tuple[Any, Any, Any, Any]:
+def _prepare(
+    options: argparse.Namespace, device: Any, processes: int = 1
+) -> tuple[Any, Any, Any, Any]:
     """Experiment, plan, and the stores of its records and of its plan."""
     from tlresearch import experiment as experiments
     from tlresearch.launch.outputs import output_name
@@ -162,7 +190,8 @@ def _prepare(options: argparse.Namespace, device: Any) -> tuple[Any, Any, Any, A
     experiment = experiments.load(options.file, options.overrides)
     store = Store(options.results, experiment.name)
     plan_store = Store(options.results, output_name(experiment))
-    return experiment, make_plan(experiment, plan_store, device), store, plan_store
+    plan = make_plan(experiment, plan_store, device, processes)
+    return experiment, plan, store, plan_store
 
 
 def _check_data(experiment: Any, root: Path | None) -> None:

@@ -19,11 +19,12 @@ from tlresearch.continual.method import ContinualMethod
 from tlresearch.data import catalogue
 from tlresearch.data.batches import PoolData, StageBatches, joint_pool
 from tlresearch.data.tasks import Pool, StreamSettings, TaskStream, check_stream, make_stream
-from tlresearch.errors import UserError
+from tlresearch.errors import AgreedError, UserError
 from tlresearch.functional import metrics
 from tlresearch.training import checkpoint, tree
 from tlresearch.training.best import Best
 from tlresearch.training.device import dtype_of
+from tlresearch.training.distributed import ALONE, Onlooker, Processes
 from tlresearch.training.evaluation import accuracy_per_seed
 from tlresearch.training.loop import Training, fit, start
 from tlresearch.training.observer import CHECKPOINT_SECONDS, RunFiles, RunObserver
@@ -99,6 +100,7 @@ def run_stack(
     root: Any = None,
     progress: Callable[[int], None] = lambda steps: None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    processes: Processes = ALONE,
 ) -> list[Outcome]:
     """Trains the seeds of a stack on all tasks, from its checkpoint if there is one.
 
@@ -109,16 +111,20 @@ def run_stack(
         root: data root; None: where the environment says.
         progress: told of the steps done.
         checkpoint_seconds: time between checkpoints.
+        processes: who runs it; all of them return the same.
     """
     data = catalogue.load(run.benchmark.dataset, root)
     stream = make_stream(run.benchmark, data, run.seeds, device, dtype_of(run.train.precision))
-    journey = _Journey(run, stream, begin(run, stream, device), files, progress, checkpoint_seconds)
+    training = begin(run, stream, device, processes)
+    journey = _Journey(run, stream, training, files, progress, checkpoint_seconds)
     journey.resume()
     journey.travel()
     return journey.outcomes()
 
 
-def begin(run: StackRun, stream: TaskStream, device: torch.device) -> Training:
+def begin(
+    run: StackRun, stream: TaskStream, device: torch.device, processes: Processes = ALONE
+) -> Training:
     """The networks of all seeds at initialisation."""
     dtype = dtype_of(run.train.precision)
     networks = [
@@ -126,7 +132,7 @@ def begin(run: StackRun, stream: TaskStream, device: torch.device) -> Training:
         for seed in run.seeds
     ]
     state = tree.stack([run.method.init(network.to(device)) for network in networks])
-    stack = stack_networks(networks, device)
+    stack = stack_networks(networks, device, processes)
     fields = {
         name: torch.tensor(values, dtype=dtype, device=device)
         for name, values in run.fields.items()
@@ -147,7 +153,10 @@ class _Journey:
         checkpoint_seconds: float,
     ) -> None:
         self.run, self.stream, self.training, self.files = run, stream, training, files
-        self.observer = RunObserver(training, files, self.place, progress, checkpoint_seconds)
+        self.processes = training.stack.processes
+        self.observer: RunObserver | Onlooker = Onlooker()
+        if self.processes.is_main:
+            self.observer = RunObserver(training, files, self.place, progress, checkpoint_seconds)
         shape = (len(run.seeds), stream.tasks + 1, stream.tasks)
         self.matrix = torch.full(shape, float("nan"), dtype=torch.float64)
         self.stage, self.step = 0, 0
@@ -167,15 +176,21 @@ class _Journey:
 
     def resume(self) -> None:
         """Goes to where the checkpoint was, if there is one."""
-        if not self.files.checkpoint.exists():
-            self.files.log_lines_before(0, 0)
+        saved = self.processes.from_main(torch.tensor(int(self.files.checkpoint.exists())))
+        with self.processes.alike():
+            place = checkpoint.load(self.files.checkpoint, self.training) if saved else None
+        if place is None:
+            self._shorten_log()
             return
-        place = checkpoint.load(self.files.checkpoint, self.training)
         self.stage, self.step, self.matrix = place["stage"], place["step"], place["matrix"].cpu()
         self.seconds = place["seconds"]
         self.best = Best(**place["best"]) if place["best"] else None
-        self.files.log_lines_before(self.stage, self.step)
+        self._shorten_log()
         self.observer.progress(self.stage * self.run.train.steps + self.step)
+
+    def _shorten_log(self) -> None:
+        if self.processes.is_main:
+            self.files.log_lines_before(self.stage, self.step)
 
     def travel(self) -> None:
         """Learns the remaining tasks."""
@@ -207,9 +222,8 @@ class _Journey:
         if train.reset_optimizer and self.step == 0 and self.stage > 0:
             training.reset_optimizer()
         self.observer.stage = self.stage
-        batches = StageBatches(
-            self.stream, self._training_pools(), self.stage, train.batch_size, train.steps
-        )
+        pools, part = self._training_pools(), self.processes.part
+        batches = StageBatches(self.stream, pools, self.stage, train.batch_size, train.steps, part)
         if train.checkpoint == "last":
             fit(training, batches.batch, train.steps, self.step, self.observer)
         else:
@@ -233,7 +247,8 @@ class _Journey:
 
     def _select(self, best: Best) -> None:
         held_out = [self._held_out(place) for place in range(len(self.run.seeds))]
-        best.update(self.training.stack, accuracy_per_seed(self.training, held_out))
+        scores = self.processes.from_main(accuracy_per_seed(self.training, held_out))
+        best.update(self.training.stack, scores)
 
     def _held_out(self, place: int) -> Any:
         pool = self._of_stage(self.stream.held_out_pools[place])
@@ -251,12 +266,19 @@ class _Journey:
     def _remember(self) -> None:
         """The method's state after the task, seed by seed."""
         states = []
+        part, average = self.processes.part, self.processes.average
         for place, pool in enumerate(self._training_pools()):
             method, networks = self.training.one(place)
             state = tree.take(self.training.state, place)
-            data = PoolData(self.stream, place, pool, self.stage)
+            data = PoolData(self.stream, place, pool, self.stage, part=part, average=average)
             states.append(method.after_task(networks, state, data))
         self.training.state = tree.stack(states)
+        if not self.processes.same(self.training.state):
+            raise AgreedError(
+                f"{type(self.run.method).__name__}.after_task: its state differs between the "
+                "processes, each of which saw a part of the data; pass what it computes from "
+                "data.batches() through data.average(tree, samples)"
+            )
 
     def _measure(self, row: int) -> None:
         """Accuracy on every task, as a row of the matrix; NaN for seeds that were stopped."""
@@ -266,7 +288,7 @@ class _Journey:
                 PoolData(self.stream, place, pools[task], stage, evaluation=True).batches()
                 for place, pools in enumerate(self.stream.evaluation_pools)
             ]
-            scores = accuracy_per_seed(self.training, data).cpu()
+            scores = self.processes.from_main(accuracy_per_seed(self.training, data)).cpu()
             stopped = ~torch.tensor(self.training.active)
             self.matrix[:, row, task] = scores.masked_fill(stopped, float("nan"))
 

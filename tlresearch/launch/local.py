@@ -14,6 +14,7 @@ from tlresearch.experiment import Experiment, plain_config
 from tlresearch.launch.plan import Plan, Stack, host, stack_run, versions
 from tlresearch.results.provenance import source_hash
 from tlresearch.results.store import Store
+from tlresearch.training.distributed import ALONE, Processes
 from tlresearch.training.observer import RunFiles
 
 
@@ -48,8 +49,12 @@ def run(
     device: torch.device,
     root: Path | None = None,
     reporter: Reporter | None = None,
+    processes: Processes = ALONE,
 ) -> None:
-    """Runs what has no record yet, and writes one record for each cell."""
+    """Runs what has no record yet, and writes one record for each cell.
+
+    Of several processes all train every stack, and the main one keeps its files.
+    """
     reporter = reporter or Reporter()
     torch.set_num_threads(plan.threads)
     # Before the work: an edit while it goes on is not what the records are made by.
@@ -57,7 +62,8 @@ def run(
         cell.method: sources_of(cell.config.method, cell.config.family) for cell in experiment.cells
     }
     for stack in missing_stacks(plan, store):
-        _run_stack(experiment, stack, sources[stack.cells[0].method], store, device, root, reporter)
+        source = sources[stack.cells[0].method]
+        _run_stack(experiment, stack, source, store, device, root, reporter, processes)
 
 
 def _run_stack(
@@ -68,14 +74,17 @@ def _run_stack(
     device: torch.device,
     root: Path | None,
     reporter: Reporter,
+    processes: Processes,
 ) -> None:
     config = stack.cells[0].config
-    files = run_files(store, stack, source)
+    files = run_files(store, stack, source, processes.size)
     reporter.begin(stack, config.train.steps * config.benchmark.tasks)
     began = time.time()
     outcomes = families.protocol(config.family).run_stack(
-        stack_run(stack), device, files, root, reporter.advance
+        stack_run(stack), device, files, root, reporter.advance, processes=processes
     )
+    if not processes.is_main:
+        return
     for cell, key, outcome in zip(stack.cells, stack.keys, outcomes, strict=True):
         store.write(
             {
@@ -98,6 +107,7 @@ def _run_stack(
                 "device": device.type,
                 "host": host(),
                 "threads": torch.get_num_threads(),
+                "processes": processes.size,
                 "wall_seconds": time.time() - began,
             }
         )
@@ -105,8 +115,9 @@ def _run_stack(
     reporter.end(stack, outcomes)
 
 
-def run_files(store: Store, stack: Stack, source: str) -> RunFiles:
-    """Where a stack keeps checkpoint and log: a place of its own for these cells and code."""
-    name = hashlib.sha256("\n".join([source, *stack.keys]).encode()).hexdigest()[:16]
+def run_files(store: Store, stack: Stack, source: str, processes: int = 1) -> RunFiles:
+    """Where a stack keeps checkpoint and log: its own for these cells, code and processes."""
+    words = [source, *stack.keys, *([f"{processes} processes"] if processes > 1 else [])]
+    name = hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
     folder = store.root / "records" / store.table / "runs" / name
     return RunFiles(folder / "checkpoint.pt", folder / "metrics.jsonl")

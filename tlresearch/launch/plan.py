@@ -15,6 +15,7 @@ import torch
 
 from tlresearch import families, schema
 from tlresearch.data import catalogue
+from tlresearch.errors import UserError
 from tlresearch.experiment import Cell, Config, Experiment, plain_config
 from tlresearch.results.store import Store, write_json_atomic
 from tlresearch.settings import Bounds
@@ -55,15 +56,23 @@ class Plan:
     device: str
     cells: tuple[tuple[str, Cell], ...] = ()
     """Every cell of the table with its key; equal runs under two names share a key."""
+    processes: int = 1
+    """How many train each stack, every one on its part of the batches."""
 
 
-def make_plan(experiment: Experiment, store: Store, device: torch.device) -> Plan:
+def make_plan(
+    experiment: Experiment, store: Store, device: torch.device, processes: int = 1
+) -> Plan:
     """The plan on disk, continued: stacks that were planned before stay as they are.
 
     Args:
         experiment: its cells are to be run.
         store: where the table's plan lies, if it was begun.
         device: where new stacks run.
+        processes: how many train each new stack.
+
+    Raises:
+        UserError: a backbone does not fit the images, or a batch does not divide into parts.
     """
     # The fingerprint that `catalogue.load` holds the data to; a table can be read without them.
     named = [
@@ -75,20 +84,22 @@ def make_plan(experiment: Experiment, store: Store, device: torch.device) -> Pla
     done = {record["key"] for record in Store(store.root, experiment.name).read()}
     for config in {id(c.config): c.config for c in cells.values()}.values():
         _check_networks(config)
+        _check_parts(config, processes)
     written = _read(store)
     threads = written.get("threads", torch.get_num_threads())
     where = written.get("device", device.type)
+    alike = where == device.type and written.get("processes", 1) == processes
     stacks = []
     for keys in written.get("stacks", []):
-        if where == device.type and all(key in cells for key in keys):
+        if alike and all(key in cells for key in keys):
             stacks.append(_stack({key: cells.pop(key) for key in keys}))
     finished = {key: cell for key, cell in cells.items() if key in done}
     missing = {key: cell for key, cell in cells.items() if key not in done}
     for group in [*_groups(finished), *_groups(missing)]:  # a finished cell is never run twice
-        size = stack_size(next(iter(group.values())).config, device)
+        size = stack_size(next(iter(group.values())).config, device) if processes == 1 else 1
         items = list(group.items())
         stacks += [_stack(dict(items[i : i + size])) for i in range(0, len(items), size)]
-    return Plan(tuple(stacks), threads, device.type, tuple(named))
+    return Plan(tuple(stacks), threads, device.type, tuple(named), processes)
 
 
 def _check_networks(config: Config) -> None:
@@ -99,12 +110,23 @@ def _check_networks(config: Config) -> None:
         config.backbone.build((channels, height + pad, width + pad))
 
 
+def _check_parts(config: Config, processes: int) -> None:
+    """Refuses batches whose parts would weigh differently in the mean over processes."""
+    if config.train.batch_size % processes:
+        raise UserError(
+            f"train.batch_size: {config.train.batch_size} samples do not divide into equal parts "
+            f"for {processes} processes; choose a multiple of {processes}, or another "
+            "--nproc-per-node"
+        )
+
+
 def write_plan(plan: Plan, store: Store) -> None:
     """Writes a plan beside the records of its table."""
     write_json_atomic(
         store.plan_path,
         {
             "device": plan.device,
+            **({"processes": plan.processes} if plan.processes > 1 else {}),
             "threads": plan.threads,
             "stacks": [list(stack.keys) for stack in plan.stacks],
             "labels": [stack.label for stack in plan.stacks],

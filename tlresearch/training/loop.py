@@ -189,6 +189,7 @@ def fit(
         optimizer.step()
         training.restore_stopped()
         training.count_step()
+        stack.average_buffers()
         observer.after_step(step, loss)
 
 
