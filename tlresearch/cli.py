@@ -147,9 +147,10 @@ def _run_together(options: argparse.Namespace, device: Any, processes: Any) -> i
         if options.dry_run:
             return 0
         _check_threads(options, plan, plan_store)
-        if waiting:
-            _check_data(experiment, options.data)
-        _check_writable(options.results)
+        if processes.is_main:  # loading may download
+            if waiting:
+                _check_data(experiment, options.data)
+            _check_writable(options.results)
     if waiting and processes.is_main:
         write_plan(plan, plan_store)
         with progress.reporter(waiting) as reporter:
