@@ -18,7 +18,7 @@ quick: .venv/.ready
 	@.venv/bin/tlresearch run experiments/quick/forgetting.yaml --results runs
 
 test: .venv/.ready
-	@.venv/bin/python -m pytest -q -n $(WORKERS) --maxprocesses 8
+	@.venv/bin/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist loadgroup
 
 lint: .venv/.ready
 	@.venv/bin/ruff check .

@@ -137,10 +137,10 @@ def test_selection_looks_at_held_out_training_images(tmp_path, monkeypatch, tiny
     run = run_of(method, [5], steps=1, **SELECTED)
     pools, pool_data = [], protocol.PoolData
 
-    def spy(stream: Any, place: int, pool: Any, stage: int, evaluation: bool = False) -> Any:
-        if not evaluation:
+    def spy(stream: Any, place: int, pool: Any, stage: int, **others: Any) -> Any:
+        if not others.get("evaluation"):
             pools.append(pool.images.tolist())
-        return pool_data(stream, place, pool, stage, evaluation)
+        return pool_data(stream, place, pool, stage, **others)
 
     monkeypatch.setattr(protocol, "PoolData", spy)
     run_stack(run, CPU, files_in(tmp_path))

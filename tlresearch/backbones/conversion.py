@@ -38,7 +38,7 @@ class CountedDropout(layers.Dropout):
             return x
         key = fold(self.key, self.calls)
         self.calls += 1
-        return layers.drop(x, self.p, key)
+        return layers.drop(x, self.p, key, self.part)
 
 
 def convert(module: nn.Module) -> None:

@@ -112,7 +112,9 @@ class BatchNorm3d(nn.BatchNorm3d):
         return normalise_then_scale(self, input)
 
 
-def dropout_mask(key: Key, levels: int, shape: tuple[int, ...]) -> Bool[Tensor, "..."]:
+def dropout_mask(
+    key: Key, levels: int, shape: tuple[int, ...], first: int = 0
+) -> Bool[Tensor, "..."]:
     """True with probability `levels` / 2¹⁵, bool of shape `shape`.
 
     As `random.bernoulli`, but one hashed word serves four elements: the hash is what a mask costs.
@@ -121,22 +123,25 @@ def dropout_mask(key: Key, levels: int, shape: tuple[int, ...]) -> Bool[Tensor, 
         key: one key, shape `()`.
         levels: 0 … 2¹⁵ − 1.
         shape: of the mask.
+        first: place of its first element in a larger mask, of which it is a part.
     """
-    size = math.prod(shape)
-    lanes = bits(key, (-(-size // _LANES),)).view(torch.int16) & (_LEVELS - 1)
-    return (lanes < levels)[:size].view(shape)
+    size, skipped = math.prod(shape), first % _LANES
+    words = bits(key, (-(-(skipped + size) // _LANES),), first // _LANES)
+    lanes = words.view(torch.int16) & (_LEVELS - 1)
+    return (lanes < levels)[skipped : skipped + size].view(shape)
 
 
-def drop(x: Float[Tensor, "..."], p: float, key: Key) -> Float[Tensor, "..."]:
+def drop(x: Float[Tensor, "..."], p: float, key: Key, part: int = 0) -> Float[Tensor, "..."]:
     """x ⊙ m / q with m ~ Bernoulli(q), q = 1 − p rounded to a multiple of 2⁻¹⁵ within (0, 1).
 
     Args:
         x: of any shape.
         p: probability to drop an element, in (0, 1).
         key: one key, shape `()`.
+        part: which of the equal parts of a batch x is, from 0.
     """
     levels = min(max(1, round((1 - p) * _LEVELS)), _LEVELS - 1)
-    mask = dropout_mask(key, levels, tuple(x.shape))
+    mask = dropout_mask(key, levels, tuple(x.shape), part * x.numel())
     return x * (mask.to(x.dtype) * (_LEVELS / levels))
 
 
@@ -148,6 +153,8 @@ class Dropout(nn.Module):
 
     The mask is a pure function of the buffer `key`, which the training loop sets before each
     step (see `dropout_keys`); it is not part of a checkpoint. In a stack it has shape (seeds,).
+    Where x is one of several equal parts of a batch, `part` says which (see `set_dropout_part`),
+    so that the parts together have the mask of the whole.
 
     Args:
         p: probability to drop an element, in [0, 1).
@@ -163,15 +170,23 @@ class Dropout(nn.Module):
         if not 0 <= p < 1:
             raise ValueError(f"the dropout probability is at least 0 and below 1, not {p}")
         self.p = p
+        self.part = 0
         self.register_buffer("key", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         if not self.training or self.p == 0:
             return x
-        return drop(x, self.p, self.key)
+        return drop(x, self.p, self.key, self.part)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+def set_dropout_part(module: nn.Module, part: int) -> None:
+    """Tells every `Dropout` layer which of the equal parts of a batch, from 0, it will see."""
+    for layer in module.modules():
+        if isinstance(layer, Dropout):
+            layer.part = part
 
 
 def dropout_keys(module: nn.Module) -> list[str]:

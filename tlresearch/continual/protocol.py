@@ -19,12 +19,13 @@ from tlresearch.continual.method import ContinualMethod
 from tlresearch.data import catalogue
 from tlresearch.data.batches import PoolData, StageBatches, joint_pool
 from tlresearch.data.tasks import Pool, StreamSettings, TaskStream, check_stream, make_stream
-from tlresearch.errors import UserError
+from tlresearch.errors import AgreedError, UserError
 from tlresearch.functional import metrics
 from tlresearch.training import checkpoint, tree
 from tlresearch.training.averages import Average
 from tlresearch.training.best import Best
 from tlresearch.training.device import dtype_of, peak_memory, tf32
+from tlresearch.training.distributed import ALONE, Onlooker, Processes
 from tlresearch.training.evaluation import accuracy_per_seed
 from tlresearch.training.loop import Training, fit, start
 from tlresearch.training.observer import CHECKPOINT_SECONDS, RunFiles, RunObserver
@@ -105,6 +106,7 @@ def run_stack(
     progress: Callable[[int], None] = lambda steps: None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     track: Callable[[dict[str, Any]], None] = lambda entry: None,
+    processes: Processes = ALONE,
 ) -> list[Outcome]:
     """Trains the seeds of a stack on all tasks, from its checkpoint if there is one.
 
@@ -116,10 +118,12 @@ def run_stack(
         progress: told of the steps done.
         checkpoint_seconds: time between checkpoints.
         track: told of each line of the log.
+        processes: who runs it; all of them return the same.
     """
     data = catalogue.load(run.benchmark.dataset, root)
     stream = make_stream(run.benchmark, data, run.seeds, device, dtype_of(run.train.precision))
-    journey = _Journey(run, stream, begin(run, stream, device), files, progress, checkpoint_seconds)
+    training = begin(run, stream, device, processes)
+    journey = _Journey(run, stream, training, files, progress, checkpoint_seconds)
     journey.observer.track = track
     journey.resume()
     with tf32(run.train.tf32):
@@ -127,7 +131,9 @@ def run_stack(
     return journey.outcomes()
 
 
-def begin(run: StackRun, stream: TaskStream, device: torch.device) -> Training:
+def begin(
+    run: StackRun, stream: TaskStream, device: torch.device, processes: Processes = ALONE
+) -> Training:
     """The networks of all seeds at initialisation."""
     dtype = dtype_of(run.train.precision)
     networks = [
@@ -137,7 +143,7 @@ def begin(run: StackRun, stream: TaskStream, device: torch.device) -> Training:
     if run.train.channels_last:
         networks = [network.to(memory_format=torch.channels_last) for network in networks]
     state = tree.stack([run.method.init(network.to(device)) for network in networks])
-    stack = stack_networks(networks, device)
+    stack = stack_networks(networks, device, processes)
     fields = {
         name: torch.tensor(values, dtype=dtype, device=device)
         for name, values in run.fields.items()
@@ -158,7 +164,10 @@ class _Journey:
         checkpoint_seconds: float,
     ) -> None:
         self.run, self.stream, self.training, self.files = run, stream, training, files
-        self.observer = RunObserver(training, files, self.place, progress, checkpoint_seconds)
+        self.processes = training.stack.processes
+        self.observer: RunObserver | Onlooker = Onlooker()
+        if self.processes.is_main:
+            self.observer = RunObserver(training, files, self.place, progress, checkpoint_seconds)
         shape = (len(run.seeds), stream.tasks + 1, stream.tasks)
         self.matrix = torch.full(shape, float("nan"), dtype=torch.float64)
         self.stage, self.step = 0, 0
@@ -180,15 +189,21 @@ class _Journey:
 
     def resume(self) -> None:
         """Goes to where the checkpoint was, if there is one."""
-        if not self.files.checkpoint.exists():
-            self.files.log_lines_before(0, 0)
+        saved = self.processes.from_main(torch.tensor(int(self.files.checkpoint.exists())))
+        with self.processes.alike():
+            place = checkpoint.load(self.files.checkpoint, self.training) if saved else None
+        if place is None:
+            self._shorten_log()
             return
-        place = checkpoint.load(self.files.checkpoint, self.training)
         self.stage, self.step, self.matrix = place["stage"], place["step"], place["matrix"].cpu()
         self.seconds, self.waited = place["seconds"], place["waited"].cpu()
         self.best = Best(**place["best"]) if place["best"] else None
-        self.files.log_lines_before(self.stage, self.step)
+        self._shorten_log()
         self.observer.progress(self.stage * self.run.train.steps + self.step)
+
+    def _shorten_log(self) -> None:
+        if self.processes.is_main:
+            self.files.log_lines_before(self.stage, self.step)
 
     def travel(self) -> None:
         """Learns the remaining tasks."""
@@ -223,13 +238,9 @@ class _Journey:
         if self.step == 0:
             self._begin_task()
         self.observer.stage = self.stage
-        batches = StageBatches(
-            self.stream,
-            self._training_pools(),
-            self.stage,
-            train.batch_size,
-            train.steps * train.accumulate,
-        )
+        pools, part = self._training_pools(), self.processes.part
+        count = train.steps * train.accumulate
+        batches = StageBatches(self.stream, pools, self.stage, train.batch_size, count, part)
         if train.checkpoint == "last":
             fit(training, batches.batch, train.steps, self.step, self.observer)
             if training.average:
@@ -270,7 +281,8 @@ class _Journey:
         held_out = [self._held_out(place) for place in range(len(self.run.seeds))]
         if training.average:
             training.average.swap(training.stack)
-        better = best.update(training.stack, accuracy_per_seed(training, held_out)).cpu()
+        scores = self.processes.from_main(accuracy_per_seed(training, held_out))
+        better = best.update(training.stack, scores).cpu()
         if training.average:
             training.average.swap(training.stack)
         self.waited = torch.where(better, 0, self.waited + 1)
@@ -294,12 +306,19 @@ class _Journey:
     def _remember(self) -> None:
         """The method's state after the task, seed by seed."""
         states = []
+        part, average = self.processes.part, self.processes.average
         for place, pool in enumerate(self._training_pools()):
             method, networks = self.training.one(place)
             state = tree.take(self.training.state, place)
-            data = PoolData(self.stream, place, pool, self.stage)
+            data = PoolData(self.stream, place, pool, self.stage, part=part, average=average)
             states.append(method.after_task(networks, state, data))
         self.training.state = tree.stack(states)
+        if not self.processes.same(self.training.state):
+            raise AgreedError(
+                f"{type(self.run.method).__name__}.after_task: its state differs between the "
+                "processes, each of which saw a part of the data; pass what it computes from "
+                "data.batches() through data.average(tree, samples)"
+            )
 
     def _measure(self, row: int) -> None:
         """Accuracy on every task, as a row of the matrix; NaN for seeds that failed."""
@@ -309,7 +328,7 @@ class _Journey:
                 PoolData(self.stream, place, pools[task], stage, evaluation=True).batches()
                 for place, pools in enumerate(self.stream.evaluation_pools)
             ]
-            scores = accuracy_per_seed(self.training, data).cpu()
+            scores = self.processes.from_main(accuracy_per_seed(self.training, data)).cpu()
             failed = torch.tensor([reason is not None for reason in self.training.failures])
             self.matrix[:, row, task] = scores.masked_fill(failed, float("nan"))
 

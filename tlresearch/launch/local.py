@@ -14,7 +14,11 @@ from tlresearch.experiment import Config, Experiment, plain_config
 from tlresearch.launch.plan import Plan, Stack, host, stack_run, versions
 from tlresearch.results.provenance import source_hash
 from tlresearch.results.store import Store
+<<<<<<< HEAD
 from tlresearch.results.weights import keep
+=======
+from tlresearch.training.distributed import ALONE, Processes
+>>>>>>> ddp
 from tlresearch.training.observer import RunFiles
 
 
@@ -52,9 +56,18 @@ def run(
     device: torch.device,
     root: Path | None = None,
     reporter: Reporter | None = None,
+<<<<<<< HEAD
     weights: bool = True,
 ) -> None:
     """Runs what has no record yet; writes one record for each cell, and its weights if wanted."""
+=======
+    processes: Processes = ALONE,
+) -> None:
+    """Runs what has no record yet, and writes one record for each cell.
+
+    Of several processes all train every stack, and the main one keeps its files.
+    """
+>>>>>>> ddp
     reporter = reporter or Reporter()
     torch.set_num_threads(plan.threads)
     # Before the work: an edit while it goes on is not what the records are made by.
@@ -62,8 +75,13 @@ def run(
         stack.keys: sources_of(stack.cells[0].config) for stack in missing_stacks(plan, store)
     }
     for stack in missing_stacks(plan, store):
+<<<<<<< HEAD
         source = sources[stack.keys]
         _run_stack(experiment, stack, source, store, device, root, reporter, weights)
+=======
+        source = sources[stack.cells[0].method]
+        _run_stack(experiment, stack, source, store, device, root, reporter, processes)
+>>>>>>> ddp
 
 
 def _run_stack(
@@ -74,6 +92,7 @@ def _run_stack(
     device: torch.device,
     root: Path | None,
     reporter: Reporter,
+<<<<<<< HEAD
     weights: bool,
 ) -> None:
     config = stack.cells[0].config
@@ -84,7 +103,19 @@ def _run_stack(
     began = time.time()
     outcomes = families.protocol(config.family).run_stack(
         stack_run(stack), device, files, root, reporter.advance, track=reporter.log
+=======
+    processes: Processes,
+) -> None:
+    config = stack.cells[0].config
+    files = run_files(store, stack, source, processes.size)
+    reporter.begin(stack, config.train.steps * config.benchmark.tasks)
+    began = time.time()
+    outcomes = families.protocol(config.family).run_stack(
+        stack_run(stack), device, files, root, reporter.advance, processes=processes
+>>>>>>> ddp
     )
+    if not processes.is_main:
+        return
     for cell, key, outcome in zip(stack.cells, stack.keys, outcomes, strict=True):
         # Before the record, so that where a record is its weights are too.
         kept = outcome.weights if weights else {}
@@ -110,6 +141,7 @@ def _run_stack(
                 "device": device.type,
                 "host": host(),
                 "threads": torch.get_num_threads(),
+                "processes": processes.size,
                 "wall_seconds": time.time() - began,
             }
         )
@@ -117,8 +149,9 @@ def _run_stack(
     reporter.end(stack, outcomes)
 
 
-def run_files(store: Store, stack: Stack, source: str) -> RunFiles:
-    """Where a stack keeps checkpoint and log: a place of its own for these cells and code."""
-    name = hashlib.sha256("\n".join([source, *stack.keys]).encode()).hexdigest()[:16]
+def run_files(store: Store, stack: Stack, source: str, processes: int = 1) -> RunFiles:
+    """Where a stack keeps checkpoint and log: its own for these cells, code and processes."""
+    words = [source, *stack.keys, *([f"{processes} processes"] if processes > 1 else [])]
+    name = hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
     folder = store.root / "records" / store.table / "runs" / name
     return RunFiles(folder / "checkpoint.pt", folder / "metrics.jsonl")

@@ -16,6 +16,7 @@ import torch
 
 from tlresearch import families, own, schema
 from tlresearch.data import catalogue
+from tlresearch.errors import UserError
 from tlresearch.experiment import Cell, Config, Experiment, plain_config
 from tlresearch.launch.probing import Prober, is_foreign, sizes
 from tlresearch.results.store import Store, write_json_atomic
@@ -57,6 +58,7 @@ class Plan:
     device: str
     cells: tuple[tuple[str, Cell], ...] = ()
     """Every cell of the table with its key; equal runs under two names share a key."""
+<<<<<<< HEAD
     debug: bool = False
     """Whether every stack is run, records or not."""
     notes: tuple[str, ...] = ()
@@ -65,6 +67,14 @@ class Plan:
 
 def make_plan(
     experiment: Experiment, store: Store, device: torch.device, probing: bool = False
+=======
+    processes: int = 1
+    """How many train each stack, every one on its part of the batches."""
+
+
+def make_plan(
+    experiment: Experiment, store: Store, device: torch.device, processes: int = 1
+>>>>>>> ddp
 ) -> Plan:
     """The plan on disk, continued: stacks that were planned before stay as they are.
 
@@ -72,11 +82,18 @@ def make_plan(
         experiment: its cells are to be run.
         store: where the table's plan lies, if it was begun.
         device: where new stacks run.
+<<<<<<< HEAD
         probing: whether own methods and foreign backbones that are still to run are tried on a few
             images of noise, and run one seed at a time where they refuse a stack.
 
     Raises:
         UserError: a backbone does not fit the images, or what is tried cannot run.
+=======
+        processes: how many train each new stack.
+
+    Raises:
+        UserError: a backbone does not fit the images, or a batch does not divide into parts.
+>>>>>>> ddp
     """
     debug = experiment.header.debug
     prober = Prober() if probing and not debug else None
@@ -90,11 +107,14 @@ def make_plan(
     done = {record["key"] for record in Store(store.root, experiment.name).read()}
     for config in {id(c.config): c.config for c in cells.values()}.values():
         _check_networks(config)
+        _check_parts(config, processes)
     written = _read(store)
     threads = written.get("threads", torch.get_num_threads())
     where = written.get("device", device.type)
+    alike = where == device.type and written.get("processes", 1) == processes
     stacks = []
     for keys in written.get("stacks", []):
+<<<<<<< HEAD
         if where == device.type and all(key in cells for key in keys):
             planned = {key: cells.pop(key) for key in keys}
             # An own file may have been edited since; a finished stack is not run again.
@@ -121,6 +141,17 @@ def _size(group: dict[str, Cell], size: int, prober: Prober | None) -> int:
 def _stacks(group: dict[str, Cell], size: int) -> list[Stack]:
     items = list(group.items())
     return [_stack(dict(items[i : i + size])) for i in range(0, len(items), size)]
+=======
+        if alike and all(key in cells for key in keys):
+            stacks.append(_stack({key: cells.pop(key) for key in keys}))
+    finished = {key: cell for key, cell in cells.items() if key in done}
+    missing = {key: cell for key, cell in cells.items() if key not in done}
+    for group in [*_groups(finished), *_groups(missing)]:  # a finished cell is never run twice
+        size = stack_size(next(iter(group.values())).config, device) if processes == 1 else 1
+        items = list(group.items())
+        stacks += [_stack(dict(items[i : i + size])) for i in range(0, len(items), size)]
+    return Plan(tuple(stacks), threads, device.type, tuple(named), processes)
+>>>>>>> ddp
 
 
 def _check_networks(config: Config) -> None:
@@ -134,12 +165,23 @@ def _check_networks(config: Config) -> None:
         config.backbone.build(shape)
 
 
+def _check_parts(config: Config, processes: int) -> None:
+    """Refuses batches whose parts would weigh differently in the mean over processes."""
+    if config.train.batch_size % processes:
+        raise UserError(
+            f"train.batch_size: {config.train.batch_size} samples do not divide into equal parts "
+            f"for {processes} processes; choose a multiple of {processes}, or another "
+            "--nproc-per-node"
+        )
+
+
 def write_plan(plan: Plan, store: Store) -> None:
     """Writes a plan beside the records of its table."""
     write_json_atomic(
         store.plan_path,
         {
             "device": plan.device,
+            **({"processes": plan.processes} if plan.processes > 1 else {}),
             "threads": plan.threads,
             "stacks": [list(stack.keys) for stack in plan.stacks],
             "labels": [stack.label for stack in plan.stacks],

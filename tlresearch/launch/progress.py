@@ -19,7 +19,8 @@ def plan_text(experiment: Experiment, plan: Plan, waiting: list[Stack]) -> str:
     lines = [
         f"{experiment.name}: {total} runs, {total - left} done, {left} to do, "
         f"in {len(waiting)} stacks of up to {largest} seeds, "
-        f"on {plan.device} with {plan.threads} threads."
+        f"on {plan.device} with {plan.threads} threads"
+        + (f" in each of {plan.processes} processes." if plan.processes > 1 else ".")
     ]
     for label in experiment.method_labels:
         own = [s for s in plan.stacks if s.cells[0].method == label]

@@ -256,6 +256,7 @@ def _backward(
         if not math.isfinite(total.item()):
             _stop_non_finite(training, loss, step)
             if not any(training.active):
+<<<<<<< HEAD
                 return loss
         if training.scaler:
             total = training.scaler.scaled(loss.total)
@@ -295,6 +296,19 @@ def _unscale(training: Training, gradients: list[Tensor], step: int) -> list[int
             left_out.append(place)
     scaler.update(finite)
     return left_out
+=======
+                return
+        optimizer.zero_grad()
+        total.backward()
+        if train.clip:
+            grads = [leaf.grad for leaf in leaves if leaf.grad is not None]
+            clip_per_seed(grads, train.clip, stacked=not stack.direct)
+        optimizer.step()
+        training.restore_stopped()
+        training.count_step()
+        stack.average_buffers()
+        observer.after_step(step, loss)
+>>>>>>> ddp
 
 
 def _bind_loss(training: Training) -> Callable[..., Loss]:

@@ -33,10 +33,30 @@ class Loss(NamedTuple):
 
 
 class TaskData(Protocol):
-    """The training data of one task for one seed, as `after_task` sees it."""
+    """The training data of one task for one seed, as `after_task` sees it.
 
-    def batches(self, samples: int | None = None) -> Iterable[tuple[Tensor, Tensor, Tensor | None]]:
-        """(x, y, mask) in chunks: all data in order, or `samples` without replacement."""
+    Of several processes each sees its part: a statistic of it has to go through `average`.
+    """
+
+    def batches(
+        self, samples: int | None = None, multiple: int = 1
+    ) -> Iterable[tuple[Tensor, Tensor, Tensor | None]]:
+        """(x, y, mask) in chunks: all data in order, or `samples` without replacement.
+
+        Of several processes each has a contiguous part of them, possibly empty, that begins at a
+        multiple of `multiple`.
+        """
+        ...
+
+    def places(self, samples: int | None = None, multiple: int = 1) -> range:
+        """Where this process's part lies among the samples of all; see `batches`."""
+        ...
+
+    def average(self, tree: Tree, weight: float, /) -> Tree:
+        """The mean of a tree of tensors over processes, by weights such as numbers of samples.
+
+        To be called by all processes, in the same order.
+        """
         ...
 
     def key(self, purpose: str) -> Tensor:
