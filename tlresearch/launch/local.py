@@ -14,11 +14,8 @@ from tlresearch.experiment import Config, Experiment, plain_config
 from tlresearch.launch.plan import Plan, Stack, host, stack_run, versions
 from tlresearch.results.provenance import source_hash
 from tlresearch.results.store import Store
-<<<<<<< HEAD
 from tlresearch.results.weights import keep
-=======
 from tlresearch.training.distributed import ALONE, Processes
->>>>>>> ddp
 from tlresearch.training.observer import RunFiles
 
 
@@ -56,18 +53,13 @@ def run(
     device: torch.device,
     root: Path | None = None,
     reporter: Reporter | None = None,
-<<<<<<< HEAD
     weights: bool = True,
-) -> None:
-    """Runs what has no record yet; writes one record for each cell, and its weights if wanted."""
-=======
     processes: Processes = ALONE,
 ) -> None:
-    """Runs what has no record yet, and writes one record for each cell.
+    """Runs what has no record yet; writes one record for each cell, and its weights if wanted.
 
     Of several processes all train every stack, and the main one keeps its files.
     """
->>>>>>> ddp
     reporter = reporter or Reporter()
     torch.set_num_threads(plan.threads)
     # Before the work: an edit while it goes on is not what the records are made by.
@@ -75,13 +67,8 @@ def run(
         stack.keys: sources_of(stack.cells[0].config) for stack in missing_stacks(plan, store)
     }
     for stack in missing_stacks(plan, store):
-<<<<<<< HEAD
         source = sources[stack.keys]
-        _run_stack(experiment, stack, source, store, device, root, reporter, weights)
-=======
-        source = sources[stack.cells[0].method]
-        _run_stack(experiment, stack, source, store, device, root, reporter, processes)
->>>>>>> ddp
+        _run_stack(experiment, stack, source, store, device, root, reporter, weights, processes)
 
 
 def _run_stack(
@@ -92,27 +79,23 @@ def _run_stack(
     device: torch.device,
     root: Path | None,
     reporter: Reporter,
-<<<<<<< HEAD
     weights: bool,
+    processes: Processes,
 ) -> None:
     config = stack.cells[0].config
-    files = run_files(store, stack, source)
+    files = run_files(store, stack, source, processes.size)
     if experiment.header.debug:
         files.checkpoint.unlink(missing_ok=True)
     reporter.begin(stack, config.train.steps * config.benchmark.tasks)
     began = time.time()
     outcomes = families.protocol(config.family).run_stack(
-        stack_run(stack), device, files, root, reporter.advance, track=reporter.log
-=======
-    processes: Processes,
-) -> None:
-    config = stack.cells[0].config
-    files = run_files(store, stack, source, processes.size)
-    reporter.begin(stack, config.train.steps * config.benchmark.tasks)
-    began = time.time()
-    outcomes = families.protocol(config.family).run_stack(
-        stack_run(stack), device, files, root, reporter.advance, processes=processes
->>>>>>> ddp
+        stack_run(stack),
+        device,
+        files,
+        root,
+        reporter.advance,
+        track=reporter.log,
+        processes=processes,
     )
     if not processes.is_main:
         return
