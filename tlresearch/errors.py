@@ -1,4 +1,6 @@
-"""The one error that is meant for the person at the keyboard."""
+"""What is meant for the person at the keyboard: the one error, and notices."""
+
+import sys
 
 
 class UserError(Exception):
@@ -7,3 +9,8 @@ class UserError(Exception):
     Its text is one sentence: what is wrong, where, what was expected and what to do.
     The command prints it without a traceback and exits with code 2.
     """
+
+
+def notice(sentence: str) -> None:
+    """Says on the error stream what a person should know of a command that goes on."""
+    print(f"tlresearch: {sentence}", file=sys.stderr)

@@ -167,15 +167,26 @@ class _Journey:
 
     def resume(self) -> None:
         """Goes to where the checkpoint was, if there is one."""
-        if not self.files.checkpoint.exists():
+        place = checkpoint.resume(self.files.checkpoint, self.training, self._fits)
+        if place is None:
             self.files.log_lines_before(0, 0)
             return
-        place = checkpoint.load(self.files.checkpoint, self.training)
         self.stage, self.step, self.matrix = place["stage"], place["step"], place["matrix"].cpu()
         self.seconds = place["seconds"]
         self.best = Best(**place["best"]) if place["best"] else None
         self.files.log_lines_before(self.stage, self.step)
         self.observer.progress(self.stage * self.run.train.steps + self.step)
+
+    def _fits(self, place: dict[str, Any]) -> bool:
+        """Whether a checkpoint's place is on this way."""
+        best, shapes = place["best"], _shapes(self.training.stack.params)
+        return (
+            place["stage"] in range(self.stream.tasks + 1)
+            and place["step"] in range(self.run.train.steps + 1)
+            and place["matrix"].shape == self.matrix.shape
+            and place["seconds"] >= 0
+            and (best is None or _shapes(best["params"]) == shapes)
+        )
 
     def travel(self) -> None:
         """Learns the remaining tasks."""
@@ -269,6 +280,10 @@ class _Journey:
             scores = accuracy_per_seed(self.training, data).cpu()
             stopped = ~torch.tensor(self.training.active)
             self.matrix[:, row, task] = scores.masked_fill(stopped, float("nan"))
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def matrix_of(outcome: Outcome) -> Tensor:

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from tlresearch.experiment import Experiment
+from tlresearch.files import write_text_atomic
 from tlresearch.launch.local import sources_of
 from tlresearch.launch.plan import Plan
 from tlresearch.results import figures
 from tlresearch.results.rows import Table, build_table
-from tlresearch.results.store import Record, Store, write_text_atomic
+from tlresearch.results.store import Record, Store
 from tlresearch.results.tables import to_csv, to_latex, to_markdown
 
 

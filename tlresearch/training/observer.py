@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tlresearch.files import append_text, write_text_atomic
 from tlresearch.training import checkpoint
 from tlresearch.training.loop import Training
 from tlresearch.training.method import Loss
@@ -25,13 +26,18 @@ class RunFiles:
     checkpoint: Path
     log: Path
 
+    @property
+    def lock(self) -> Path:
+        """What the process claims that runs the stack."""
+        return self.checkpoint.with_name("lock")
+
     def log_lines_before(self, stage: int, step: int) -> None:
         """Drops log lines from (stage, step) on: a resumed run writes them again."""
         if not self.log.exists():
             return
-        lines = self.log.read_text().splitlines()
+        lines = self.log.read_text(errors="replace").splitlines()
         kept = [line for line in lines if _place_of(line) < (stage, step)]
-        self.log.write_text("".join(line + "\n" for line in kept))
+        write_text_atomic(self.log, "".join(line + "\n" for line in kept))
 
 
 def _place_of(line: str) -> tuple[float, float]:
@@ -39,7 +45,7 @@ def _place_of(line: str) -> tuple[float, float]:
     try:
         entry = json.loads(line)
         return entry["stage"], entry["step"]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return float("inf"), float("inf")
 
 
@@ -87,6 +93,4 @@ class RunObserver:
         entry: dict[str, Any] = {"stage": self.stage, "step": step, "seeds": self.training.seeds}
         named = {"loss": loss.total} | loss.terms
         entry |= {name: value.reshape(-1).tolist() for name, value in named.items()}
-        self.files.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.files.log.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        append_text(self.files.log, json.dumps(entry) + "\n")
