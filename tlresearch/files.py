@@ -161,6 +161,10 @@ def claim(path: Path, wait: Callable[[str], None] | None = None) -> Iterator[boo
         file.close()
 
 
+def silently(holder: str) -> None:
+    """For claims that others hold for moments only: waits, and says nothing."""
+
+
 def _take(path: Path, wait: Callable[[str], None] | None) -> IO[str] | None:
     """The open, locked file of a claim; None if another process has it."""
     try:

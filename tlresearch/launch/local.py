@@ -3,7 +3,9 @@
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import torch
 
 from tlresearch import families
 from tlresearch.experiment import Experiment, plain_config
+from tlresearch.files import claim, remove_leftovers
 from tlresearch.launch.plan import Plan, Stack, host, stack_run, versions
-from tlresearch.results.provenance import source_hash
+from tlresearch.launch.waiting import Outdated, is_missing, missing_stacks, sources_of
 from tlresearch.results.store import Store
 from tlresearch.training.observer import RunFiles
 
@@ -27,18 +30,8 @@ class Reporter:
     """So many steps are done."""
     end: Callable[[Stack, list[Any]], None] = lambda stack, outcomes: None
     """A stack is done."""
-
-
-def sources_of(method: Any, family: str) -> str:
-    """Hash of the code that a method's runs use."""
-    modules = [type(method).__module__, families.FAMILIES[family]]
-    return source_hash(modules)
-
-
-def missing_stacks(plan: Plan, store: Store) -> list[Stack]:
-    """The stacks with a cell that has no record yet."""
-    done = {record["key"] for record in store.read()}
-    return [stack for stack in plan.stacks if not done.issuperset(stack.keys)]
+    wait: Callable[[Stack, str], None] = lambda stack, holder: None
+    """Another process, which is named, works on a stack that is waited for."""
 
 
 def run(
@@ -48,16 +41,46 @@ def run(
     device: torch.device,
     root: Path | None = None,
     reporter: Reporter | None = None,
+    again: Outdated | None = None,
 ) -> None:
-    """Runs what has no record yet, and writes one record for each cell."""
+    """Runs what has no record yet, and writes one record for each cell.
+
+    Stacks that another process has claimed are left to it and waited for at the end; what it has
+    not done by then is run here.
+
+    Args:
+        experiment: the table.
+        plan: its stacks.
+        store: where the records go.
+        device: where it runs.
+        root: data root; None: where the environment says.
+        reporter: told how far the work is.
+        again: records that are made again, by `outdated`.
+
+    Raises:
+        UserError: something cannot be written; what is done stays done.
+        KeyboardInterrupt: with notes that say what is kept of the stack under way.
+    """
+    again = again or {}
     reporter = reporter or Reporter()
     torch.set_num_threads(plan.threads)
     # Before the work: an edit while it goes on is not what the records are made by.
     sources = {
         cell.method: sources_of(cell.config.method, cell.config.family) for cell in experiment.cells
     }
-    for stack in missing_stacks(plan, store):
-        _run_stack(experiment, stack, sources[stack.cells[0].method], store, device, root, reporter)
+    try:
+        for patient in (False, True):
+            for stack in missing_stacks(plan, store, again):
+                source = sources[stack.cells[0].method]
+                wait = partial(reporter.wait, stack) if patient else None
+                with claim(run_files(store, stack, source).lock, wait) as ours:
+                    if ours and is_missing(stack, store, again):
+                        _run_stack(experiment, stack, source, store, device, root, reporter)
+    except KeyboardInterrupt as stop:
+        total = sum(len(stack.keys) for stack in plan.stacks)
+        left = sum(len(stack.keys) for stack in missing_stacks(plan, store, again))
+        stop.add_note(f"{total - left} of {total} runs are done")
+        raise
 
 
 def _run_stack(
@@ -73,9 +96,13 @@ def _run_stack(
     files = run_files(store, stack, source)
     reporter.begin(stack, config.train.steps * config.benchmark.tasks)
     began = time.time()
-    outcomes = families.protocol(config.family).run_stack(
-        stack_run(stack), device, files, root, reporter.advance
-    )
+    try:
+        outcomes = families.protocol(config.family).run_stack(
+            stack_run(stack), device, files, root, reporter.advance
+        )
+    except KeyboardInterrupt as stop:
+        stop.add_note(_kept(stack, files))
+        raise
     for cell, key, outcome in zip(stack.cells, stack.keys, outcomes, strict=True):
         store.write(
             {
@@ -103,6 +130,33 @@ def _run_stack(
         )
     files.checkpoint.unlink(missing_ok=True)
     reporter.end(stack, outcomes)
+
+
+def _kept(stack: Stack, files: RunFiles) -> str:
+    """What is kept of a stack that was stopped."""
+    try:
+        age = time.time() - files.checkpoint.stat().st_mtime
+    except FileNotFoundError:
+        return f"{stack.label} has no checkpoint yet and starts anew"
+    return f"{stack.label} goes on from its checkpoint, {age:.0f} s old"
+
+
+def tidy(plan: Plan, store: Store) -> None:
+    """Removes what processes that were killed left behind; what lives is left alone."""
+    folder, base = store.root / "records" / store.table, store.root / store.table
+    with suppress(OSError):  # another process may clear the same folders
+        places = [folder.rglob(".*.tmp"), folder.parent.glob(".*.tmp"), base.parent.glob(".*.tmp")]
+        remove_leftovers(path for found in places for path in found)
+    if not [*folder.glob("runs/*/checkpoint.pt"), *folder.glob("runs/*/lock")]:
+        return
+    done = {record["key"] for record in store.read()}
+    for stack in plan.stacks:
+        config = stack.cells[0].config
+        files = run_files(store, stack, sources_of(config.method, config.family))
+        if done.issuperset(stack.keys) and (files.checkpoint.exists() or files.lock.exists()):
+            with claim(files.lock) as ours:
+                if ours:
+                    files.checkpoint.unlink(missing_ok=True)
 
 
 def run_files(store: Store, stack: Stack, source: str) -> RunFiles:

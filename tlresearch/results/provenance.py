@@ -55,6 +55,7 @@ def _tree(name: str) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
 def _imports(name: str) -> list[str]:
     """Names that an import statement of the module may mean; not all of them are modules."""
     names = []

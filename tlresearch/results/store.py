@@ -177,7 +177,7 @@ class Store:
         """
         if not self._damaged_files() and self._damaged_lines() is None:
             return []
-        with files.claim(self.lock_path, wait=lambda holder: None):
+        with files.claim(self.lock_path, files.silently):
             # Looked at again: another process may have done so, and made a run again.
             told = [
                 f"{problem}; it was renamed to {files.set_aside(path).name}, "
