@@ -18,6 +18,7 @@ from tlresearch import families, own, schema
 from tlresearch.data import catalogue
 from tlresearch.errors import UserError
 from tlresearch.experiment import Cell, Config, Experiment, plain_config
+from tlresearch.files import set_aside
 from tlresearch.launch.probing import Prober, is_foreign, sizes
 from tlresearch.results.store import Store, write_json_atomic
 from tlresearch.settings import Bounds
@@ -195,17 +196,28 @@ def versions(config: Config | None = None) -> dict[str, str]:
     }
 
 
+def repair(store: Store) -> list[str]:
+    """Sets a plan aside that cannot be used, so that it is made again; one sentence if so."""
+    if not store.plan_path.exists() or _read(store):
+        return []
+    aside = set_aside(store.plan_path)
+    return [
+        f"the plan {store.plan_path} cannot be used; it was renamed to {aside.name} "
+        "and is made again"
+    ]
+
+
 def _read(store: Store) -> dict[str, Any]:
     """The plan on disk; none if it is not there or cannot be used (it can always be made again)."""
     try:
         plan = json.loads(store.plan_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(plan, dict):
         return {}
     stacks: Any = plan.get("stacks")
     threads = plan.get("threads")
-    usable = type(threads) is int and threads >= 1 and isinstance(stacks, list)
+    usable = type(threads) is int and 1 <= threads <= 4096 and isinstance(stacks, list)
     return plan if usable and _are_stacks(stacks) else {}
 
 
