@@ -65,10 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_experiment(run)
     run.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     run.add_argument("--threads", type=_positive, help="CPU threads (default: torch's choice)")
+    _add_best(run)
     run.add_argument("--dry-run", action="store_true", help="show the plan and stop")
     run.set_defaults(command=_run)
     table = commands.add_parser("table", help="print the table of an experiment from its records")
     _add_experiment(table)
+    _add_best(table)
     table.add_argument("--format", choices=["md", "csv", "latex"], default="md")
     table.set_defaults(command=_table)
     listing = commands.add_parser("list", help="methods, datasets, backbones or experiments")
@@ -104,6 +106,13 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
     _add_data(parser)
 
 
+def _add_best(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--best", action="store_true",
+        help="with the values that the file's 'select' chose before, overrides or not",
+    )  # fmt: skip
+
+
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="data root (default: $TLRESEARCH_DATA)")
 
@@ -116,18 +125,62 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tlresearch.launch import local, progress
     from tlresearch.launch.outputs import records_of, table_of, write_outputs
     from tlresearch.results.tables import to_markdown
     from tlresearch.training.device import choose_device, prepare_process
 
     device = choose_device(options.device)
     prepare_process(options.threads)
-    experiment, plan, store, plan_store = _prepare(options, device)
+    experiment = _load(options, device)
+    if experiment.header.select and experiment.choice is None:
+        experiment = _tuned(experiment, options, device)
+    if experiment is None:  # a dry run, and the values are still to be chosen
+        return 0
+    plan, store = _work(experiment, options, device)
+    if options.dry_run:
+        return 0
+    paths = write_outputs(experiment, plan, store)
+    records = records_of(plan, store)
+    print(to_markdown(table_of(experiment, records)))
+    print("Written: " + ", ".join(str(path) for path in paths))
+    failed = sum(record["status"] == "failed" for record in records)
+    return 1 if failed else 0
+
+
+def _tuned(experiment: Any, options: argparse.Namespace, device: Any) -> Any:
+    """The experiment with values in place that its selection chooses, after what it lacks is run.
+
+    None in a dry run of a selection that lacks runs.
+    """
+    from tlresearch.launch import tuning, tuning_notes
+    from tlresearch.launch.local import missing_stacks
+    from tlresearch.launch.outputs import records_of, write_outputs
+
+    selection = tuning.selection_of(experiment)
+    plan, store = _work(selection, options, device)
+    if options.dry_run and missing_stacks(plan, store):
+        print(f"{experiment.name}: {len(experiment.cells)} runs, once these have chosen its values")
+        return None
+    choice = tuning.choose(selection, plan, records_of(plan, store))
+    if not options.dry_run:
+        paths = [*write_outputs(selection, plan, store)]
+        paths.append(tuning.write_choice(selection, choice, store))
+        print("Written: " + ", ".join(str(path) for path in paths))
+    for line in tuning_notes.warnings(choice):
+        print(line)
+    return tuning.with_choice(experiment, choice)
+
+
+def _work(experiment: Any, options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
+    """Shows the plan and, unless it is a dry run, runs what has no record; plan and store."""
+    from tlresearch.launch import local, progress
+    from tlresearch.launch.plan import write_plan
+
+    plan, store, plan_store = _planned(experiment, options, device)
     waiting = local.missing_stacks(plan, store)
     print(progress.plan_text(experiment, plan, waiting))
     if options.dry_run:
-        return 0
+        return plan, store
     if options.threads not in (None, plan.threads):
         raise UserError(
             f"--threads: {plan_store.plan_path} was made for {plan.threads} threads, and its "
@@ -138,31 +191,40 @@ def _run(options: argparse.Namespace) -> int:
         _check_data(experiment, options.data)
     _check_writable(options.results)
     if waiting:
-        from tlresearch.launch.plan import write_plan
-
         write_plan(plan, plan_store)
         with progress.reporter(waiting) as reporter:
             local.run(experiment, plan, store, device, options.data, reporter)
-    paths = write_outputs(experiment, plan, store)
-    records = records_of(plan, store)
-    print(to_markdown(table_of(experiment, records)))
-    print("Written: " + ", ".join(str(path) for path in paths))
-    failed = sum(record["status"] == "failed" for record in records)
-    return 1 if failed else 0
+    return plan, store
 
 
-def _prepare(options: argparse.Namespace, device: Any) -> tuple[Any, Any, Any, Any]:
-    """Experiment, plan, and the stores of its records and of its plan."""
+def _load(options: argparse.Namespace, device: Any) -> Any:
+    """The experiment; with --best the values that its file chose before are in place."""
+    import dataclasses
+
     from tlresearch import experiment as experiments
+    from tlresearch.launch import tuning
+
+    _check_root(options.data)
+    experiment = experiments.load(options.file, options.overrides)
+    if not options.best:
+        return experiment
+    selection = tuning.selection_of(experiments.load(options.file))
+    plan, store, _ = _planned(selection, options, device)
+    if experiment.overrides:
+        words = (*experiment.overrides, "--best")
+        experiment = dataclasses.replace(experiment, overrides=words)
+    return tuning.with_choice(experiment, tuning.read_choice(selection, plan, store))
+
+
+def _planned(experiment: Any, options: argparse.Namespace, device: Any) -> tuple[Any, Any, Any]:
+    """The plan of an experiment, and the stores of its records and of its plan."""
     from tlresearch.launch.outputs import output_name
     from tlresearch.launch.plan import make_plan
     from tlresearch.results.store import Store
 
-    _check_root(options.data)
-    experiment = experiments.load(options.file, options.overrides)
     store = Store(options.results, experiment.name)
     plan_store = Store(options.results, output_name(experiment))
-    return experiment, make_plan(experiment, plan_store, device), store, plan_store
+    return make_plan(experiment, plan_store, device), store, plan_store
 
 
 def _check_data(experiment: Any, root: Path | None) -> None:
@@ -195,10 +257,18 @@ def _check_writable(folder: Path) -> None:
 def _table(options: argparse.Namespace) -> int:
     import torch
 
+    from tlresearch.launch import tuning
     from tlresearch.launch.outputs import records_of, table_of
     from tlresearch.results import tables
 
-    experiment, plan, store, _ = _prepare(options, torch.device("cpu"))
+    device = torch.device("cpu")
+    experiment = _load(options, device)
+    if experiment.header.select and experiment.choice is None:
+        selection = tuning.selection_of(experiment)
+        plan, store, _ = _planned(selection, options, device)
+        choice = tuning.choose(selection, plan, records_of(plan, store))
+        experiment = tuning.with_choice(experiment, choice)
+    plan, store, _ = _planned(experiment, options, device)
     writer = {"md": tables.to_markdown, "csv": tables.to_csv, "latex": tables.to_latex}
     print(writer[options.format](table_of(experiment, records_of(plan, store))), end="")
     return 0

@@ -11,13 +11,14 @@ from tlresearch.launch.plan import Plan, Stack
 
 def plan_text(experiment: Experiment, plan: Plan, waiting: list[Stack]) -> str:
     """How many runs there are, how many are done, and how the rest will run."""
+    name = experiment.outputs or experiment.name
     total = sum(len(stack.keys) for stack in plan.stacks)
     left = sum(len(stack.keys) for stack in waiting)
     largest = max((len(stack.keys) for stack in waiting), default=0)
     if not waiting:
-        return f"{experiment.name}: {total} runs, all done."
+        return f"{name}: {total} runs, all done."
     lines = [
-        f"{experiment.name}: {total} runs, {total - left} done, {left} to do, "
+        f"{name}: {total} runs, {total - left} done, {left} to do, "
         f"in {len(waiting)} stacks of up to {largest} seeds, "
         f"on {plan.device} with {plan.threads} threads."
     ]
