@@ -126,9 +126,7 @@ def test_the_runs_are_methods_times_grid_times_seeds_on_held_out_data(load):
     expected = []
     for name in ("a", "b"):
         expected += [("naive", f"{name}, lr={lr}") for lr in (0.1, 0.2)]
-        expected += [
-            ("ewc", f"{name}, strength={s}, lr={lr}") for s in (1, 2) for lr in (0.1, 0.2)
-        ]
+        expected += [("ewc", f"{name}, strength={s}, lr={lr}") for s in (1, 2) for lr in (0.1, 0.2)]
     assert rows == expected
     assert {cell.seed for cell in selection.cells} == {100, 101}
     benchmarks = [cell.config.benchmark for cell in selection.cells]

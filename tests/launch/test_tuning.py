@@ -198,8 +198,12 @@ def test_a_damaged_choice_is_refused(bench: Bench, how: str):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("[1, 20, 300]", "[1, 20]"), ("[100, 101]", "[100, 102]"), ("steps: 3", "steps: 4")]
-    + [("  seeds: [100, 101]", "  seeds: [100, 101]\n  metric: bwt")],
+    [
+        ("[1, 20, 300]", "[1, 20]"),
+        ("[100, 101]", "[100, 102]"),
+        ("steps: 3", "steps: 4"),
+        ("  seeds: [100, 101]", "  seeds: [100, 101]\n  metric: bwt"),
+    ],
 )
 def test_a_choice_of_another_selection_is_refused(bench: Bench, old: str, new: str):
     choice = bench.choose(lambda s, x, seed: 0.5)
@@ -211,5 +215,7 @@ def test_a_choice_of_another_selection_is_refused(bench: Bench, old: str, new: s
 
 def test_what_was_never_chosen_is_refused(bench: Bench):
     choice = bench.choose(lambda s, x, seed: 0.5)
-    with pytest.raises(UserError, match="no value of 'methods.ewc.strength' was chosen for ewc, b"):
+    with pytest.raises(
+        UserError, match=r"no value of 'methods\.ewc\.strength' was chosen for ewc, b"
+    ):
         tuning.with_choice(bench.made, dataclasses.replace(choice, rows=choice.rows[:1]))

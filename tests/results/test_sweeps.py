@@ -101,7 +101,7 @@ def test_the_figure_shows_means_bands_and_the_best(tmp_path: Path):
     np.testing.assert_allclose(np.asarray(level.get_ydata()), 35)
     np.testing.assert_allclose(np.asarray(curve.get_xdata()), [1, 10, 100])
     np.testing.assert_allclose(np.asarray(curve.get_ydata()), [60, 60, 85])
-    np.testing.assert_allclose([*ring.get_xdata(), *ring.get_ydata()], [100, 85])
+    np.testing.assert_allclose(np.asarray(ring.get_xydata()), [[100, 85]])
     vertices = np.asarray(axes.collections[0].get_paths()[0].vertices)
     wide = 60 + 100 * summarise([0.5, 0.7]).ci95
     assert wide > 100 and vertices[:, 1].max() == 100  # clipped: no accuracy is above 100 %
