@@ -1,5 +1,6 @@
 """What the README and `results/` say is what the records say."""
 
+import functools
 import importlib.util
 import json
 import re
@@ -10,16 +11,23 @@ import pytest
 import torch
 
 from tlresearch import experiment
-from tlresearch.launch.outputs import records_of, table_of
+from tlresearch.experiment import Experiment
+from tlresearch.launch import tuning
+from tlresearch.launch.outputs import output_name, records_of, table_of
 from tlresearch.launch.plan import make_plan
 from tlresearch.results.store import Store
 from tlresearch.results.tables import to_csv, to_markdown
+from tlresearch.selection import Choice
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKS = (
-    path.relative_to(ROOT / "results/records") for path in ROOT.glob("results/records/**/*.jsonl")
+PACKS = sorted(
+    path.relative_to(ROOT / "results/records")
+    for path in ROOT.glob("results/records/**/*.jsonl")
+    if path.name != "metrics.jsonl"
 )
-TABLES = sorted(path for path in PACKS if path.name != "metrics.jsonl")
+TABLES = sorted(
+    str(p.relative_to(ROOT / "results").with_suffix("")) for p in ROOT.glob("results/*/*.md")
+)
 
 
 def readme_module():
@@ -74,18 +82,62 @@ def test_only_the_first_table_of_a_setting_is_shown():
     assert readme_module().results_of(text) == "**a**\n\n| x |\n| 1 |\n\n**b**\n\n| z |\n"
 
 
-@pytest.mark.parametrize("path", TABLES, ids=str)
-def test_every_committed_table_is_a_function_of_its_records(path: Path, monkeypatch):
+@functools.cache
+def tables() -> dict[str, Experiment]:
+    """Every table of the repository by the name of its files: experiments and their selections.
+
+    The values that a file's `select` chooses are in place, worked out from the packed records.
+    """
+    made = {}
+    for path in sorted((ROOT / "experiments").rglob("*.yaml")):
+        table = experiment.load(path)
+        if table.header.select:
+            selection = tuning.selection_of(table)
+            made[output_name(selection)] = selection
+            table = tuning.with_choice(table, choice_of(selection))
+        made[table.name] = table
+    return made
+
+
+def choice_of(selection: Experiment) -> Choice:
+    plan, records = plan_and_records(selection)
+    return tuning.choose(selection, plan, records)
+
+
+def plan_and_records(made: Experiment):
+    """As the command finds them under results/."""
+    plan = make_plan(made, Store(ROOT / "results", output_name(made)), torch.device("cpu"))
+    return plan, records_of(plan, Store(ROOT / "results", made.name))
+
+
+def test_every_pack_of_records_is_printed_as_a_table():
+    """And no table is printed that has no records."""
+    packs = {str(path.with_suffix("")) for path in PACKS}
+    assert packs == {tables()[name].name for name in TABLES}
+    assert set(TABLES) == {name for name, made in tables().items() if made.name in packs}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_committed_table_is_a_function_of_its_records(name: str, monkeypatch):
     """Markdown and CSV under results/ are what the packed records give, stale marks aside."""
     monkeypatch.chdir(ROOT)
-    name = str(path.with_suffix(""))
-    made = experiment.load(ROOT / "experiments" / f"{name}.yaml")
-    store = Store(ROOT / "results", made.name)
-    plan = make_plan(made, store, torch.device("cpu"))
-    table = table_of(made, records_of(plan, store))
+    made = tables()[name]
+    table = table_of(made, plan_and_records(made)[1])
     committed = (ROOT / "results" / f"{name}.md").read_text(encoding="utf-8")
     assert without_stale(to_markdown(table)) == without_stale(committed)
     assert to_csv(table) == (ROOT / "results" / f"{name}.csv").read_text(encoding="utf-8")
+
+
+def test_every_committed_choice_is_a_function_of_its_records():
+    """And the values that the table was run with are those."""
+    paths = sorted((ROOT / "results/records").rglob("*.choice.json"))
+    assert paths
+    for path in paths:
+        name = str(path.relative_to(ROOT / "results/records")).removesuffix(".choice.json")
+        selection = tables()[name]
+        store = Store(ROOT / "results", selection.name)
+        kept = tuning.read_choice(selection, plan_and_records(selection)[0], store)
+        assert kept == choice_of(selection)
 
 
 def without_stale(markdown: str) -> str:
