@@ -1,22 +1,38 @@
 """What the README and `results/` say is what the records say."""
 
+import contextlib
 import importlib.util
+import json
+import math
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
 from tlresearch import experiment
-from tlresearch.launch.outputs import records_of, table_of
+from tlresearch.launch.outputs import write_outputs
 from tlresearch.launch.plan import make_plan
 from tlresearch.results.store import Store
-from tlresearch.results.tables import to_csv, to_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKS = (
-    path.relative_to(ROOT / "results/records") for path in ROOT.glob("results/records/**/*.jsonl")
-)
-TABLES = sorted(path for path in PACKS if path.name != "metrics.jsonl")
+RESULTS = ROOT / "results"
+
+
+def committed() -> list[Path]:
+    """The files under results/ that git has, or all of them where there is no git."""
+    words = ["git", "ls-files", "-z", "--", "."]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        done = subprocess.run(words, cwd=RESULTS, check=True, capture_output=True, text=True)
+        found = [RESULTS / name for name in done.stdout.split("\0") if name]
+        return sorted(path.relative_to(RESULTS) for path in found if path.exists())
+    return sorted(path.relative_to(RESULTS) for path in RESULTS.rglob("*") if path.is_file())
+
+
+COMMITTED = committed()
+PACKS = [path for path in COMMITTED if path.parts[0] == "records" and path.suffix == ".jsonl"]
+TABLES = [path.relative_to("records").with_suffix("").as_posix() for path in PACKS]
 
 
 def readme_module():
@@ -43,21 +59,59 @@ def test_only_the_first_table_of_a_setting_is_shown():
     assert readme_module().results_of(text) == "**a**\n\n| x |\n| 1 |\n\n**b**\n\n| z |\n"
 
 
-@pytest.mark.parametrize("path", TABLES, ids=str)
-def test_every_committed_table_is_a_function_of_its_records(path: Path, monkeypatch):
-    """Markdown and CSV under results/ are what the packed records give, stale marks aside."""
-    monkeypatch.chdir(ROOT)
-    name = str(path.with_suffix(""))
+def made_anew(name: str, folder: Path) -> dict[Path, str]:
+    """What a table's packed records give, by path under results/; stale marks aside."""
+    shutil.copytree(RESULTS / "records", folder / "records")
     made = experiment.load(ROOT / "experiments" / f"{name}.yaml")
-    store = Store(ROOT / "results", made.name)
-    plan = make_plan(made, store, torch.device("cpu"))
-    table = table_of(made, records_of(plan, store))
-    committed = (ROOT / "results" / f"{name}.md").read_text(encoding="utf-8")
-    assert without_stale(to_markdown(table)) == without_stale(committed)
-    assert to_csv(table) == (ROOT / "results" / f"{name}.csv").read_text(encoding="utf-8")
+    store = Store(folder, made.name)
+    paths = write_outputs(made, make_plan(made, store, torch.device("cpu")), store)
+    return {path.relative_to(folder): without_stale(path) for path in paths}
 
 
-def without_stale(markdown: str) -> str:
+@pytest.mark.parametrize("name", TABLES)
+def test_every_committed_table_is_a_function_of_its_records(name: str, tmp_path, monkeypatch):
+    """Markdown, CSV, LaTeX and figures, to the letter; none is missing, none is left over."""
+    monkeypatch.chdir(ROOT)
+    expected = made_anew(name, tmp_path)
+    assert {".md", ".csv", ".tex"} <= {path.suffix for path in expected}
+    for path, text in expected.items():
+        assert text == without_stale(RESULTS / path), f"results/{path} is not what its records give"
+    of_it = {path for path in COMMITTED if path.parts[0] != "records" and table_of(path) == name}
+    assert of_it == {path for path in expected if path.parts[0] != "records"}
+
+
+def table_of(path: Path) -> str | None:
+    """The table whose output a file is by its name: the longest name that it begins with."""
+    stem = path.with_suffix("").as_posix()
+    names = [name for name in TABLES if stem == name or stem.startswith(f"{name}_")]
+    return max(names, key=len, default=None)
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=str)
+def test_every_committed_result_has_a_source(path: Path):
+    """A table's output, the records or the plan of an experiment, or what a benchmark printed."""
+    if path.parts[0] == "records":
+        name = path.relative_to("records").as_posix()
+        experiments = {f"{table}{end}" for table in TABLES for end in (".jsonl", ".plan.json")}
+        assert name in experiments, "neither the records nor the plan of an experiment"
+    elif path.suffix == ".txt":
+        numbers = json.loads((RESULTS / path).read_text(encoding="utf-8").splitlines()[-1])
+        assert numbers and all(math.isfinite(number) for number in numbers.values())
+        assert (ROOT / "scripts" / path.name).with_suffix(".py").exists()
+    else:
+        assert table_of(path), "no records of a table of this name"
+
+
+def test_every_pack_of_records_belongs_to_an_experiment():
+    """And so do their plans."""
+    for name in TABLES:
+        assert (ROOT / "experiments" / f"{name}.yaml").exists()
+        assert Path("records", f"{name}.plan.json") in COMMITTED
+
+
+def without_stale(path: Path) -> str:
     """Which rows older code made depends on the code, not on the records."""
-    lines = [line for line in markdown.splitlines() if not line.startswith("- (stale)")]
-    return "\n".join(lines).replace(" (stale)", "")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    notes = ("- (stale)", "\\item (stale)")
+    kept = [line for line in lines if not line.strip().startswith(notes)]
+    return "\n".join(kept).replace(" (stale)", "")
