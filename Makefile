@@ -19,7 +19,7 @@ quick: .venv/.ready
 	@.venv/bin/tlresearch run experiments/quick/forgetting.yaml --results runs
 
 test: .venv/.ready
-	@.venv/bin/python -m pytest -q -n $(WORKERS) --maxprocesses 8
+	@.venv/bin/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist loadgroup
 
 test-gpu: .venv/.ready
 	@.venv/bin/python -m pytest -q -m gpu -rs

@@ -177,7 +177,7 @@ def test_stale_rows_are_marked(command: Command, monkeypatch):
 
     command("run")
     assert "(stale)" not in command("table")[1]
-    monkeypatch.setattr(outputs, "sources_of", lambda method, family: "0" * 64)
+    monkeypatch.setattr(outputs, "sources_of", lambda config: "0" * 64)
     assert "| ewc (stale) |" in command("table")[1]
 
 
@@ -254,7 +254,7 @@ def test_a_wrong_command_line_ends_with_2(words: list[str], capsys):
 def test_help_of_the_module_names_every_command(tmp_path: Path):
     done = process("--help", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
-    for name in ("run", "table", "list", "describe", "data"):
+    for name in ("run", "table", "export", "list", "describe", "data"):
         assert f"\n    {name} " in done.stdout
 
 

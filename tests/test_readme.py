@@ -4,6 +4,8 @@ import contextlib
 import importlib.util
 import json
 import math
+import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -51,6 +53,34 @@ def test_the_tables_of_the_readme_are_those_of_the_results():
     module = readme_module()
     assert len(module.BLOCK.findall(readme)) >= 2
     assert module.filled(readme) == readme
+
+
+def example() -> str:
+    """The README's loop that calls the functions."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    (code,) = [block for block in blocks if "diagonal_fisher" in block]
+    return code
+
+
+def accuracies(code: str, file: Path, capsys: pytest.CaptureFixture[str]) -> list[float]:
+    """What the loop prints: accuracy on the first and on the second task."""
+    file.write_text(code, encoding="utf-8")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        runpy.run_path(str(file))
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_loop_of_the_readme_runs_and_its_penalty_keeps_the_first_task(tmp_path, capsys):
+    """At most 15 lines; without the penalty much more of the first task is lost."""
+    code = example()
+    assert 0 < sum(bool(line.strip()) for line in code.splitlines()) <= 15
+    assert code.count("100 * penalties.quadratic_penalty") == 1
+    kept = accuracies(code, tmp_path / "kept.py", capsys)
+    without = code.replace("100 * penalties", "0 * penalties")
+    lost = accuracies(without, tmp_path / "lost.py", capsys)
+    assert kept[0] > lost[0] + 0.1 and min(kept) > 0.7
 
 
 def test_only_the_first_table_of_a_setting_is_shown():

@@ -1,4 +1,4 @@
-"""The command `tlresearch`: run, table, list, describe, data.
+"""The command `tlresearch`: run, table, export, list, describe, data.
 
 torch and the rest are imported when a command needs them, so that `--help` answers at once and
 OpenMP's settings are in place before torch reads them.
@@ -7,6 +7,7 @@ OpenMP's settings are in place before torch reads them.
 import argparse
 import os
 import sys
+from bdb import BdbQuit
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"tlresearch: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BdbQuit):
         print("\ntlresearch: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -66,11 +67,27 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     run.add_argument("--threads", type=_positive, help="CPU threads (default: torch's choice)")
     run.add_argument("--dry-run", action="store_true", help="show the plan and stop")
+    run.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        choices=["wandb", "tensorboard"],
+        help="also tell a tracker of each run (may be given twice); wandb is offline by default",
+    )
+    run.add_argument("--no-weights", action="store_true", help="do not keep final weights")
     run.set_defaults(command=_run)
     table = commands.add_parser("table", help="print the table of an experiment from its records")
     _add_experiment(table)
     table.add_argument("--format", choices=["md", "csv", "latex"], default="md")
     table.set_defaults(command=_table)
+    export = commands.add_parser("export", help="a run's weights for plain PyTorch or timm")
+    export.add_argument(
+        "run", help="TABLE/METHOD[/SETTING]/seedN, the start of a key, or a record's path"
+    )
+    export.add_argument("--to", type=Path, metavar="FILE", help="default: METHOD-seedN.safetensors")
+    export.add_argument("--force", action="store_true", help="replace the file if it is there")
+    _add_results(export)
+    export.set_defaults(command=_export)
     listing = commands.add_parser("list", help="methods, datasets, backbones or experiments")
     listing.add_argument(
         "what", nargs="?", choices=["methods", "datasets", "backbones", "experiments"]
@@ -79,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     describe = commands.add_parser(
         "describe", help="settings of a method, backbone, family or train"
     )
-    describe.add_argument("name", help="e.g. ewc, mlp, continual, train")
+    describe.add_argument("name", help="e.g. ewc, mlp, continual, train, ./mine.py:Mine")
     describe.set_defaults(command=_describe)
     data = commands.add_parser(
         "data", help="every data set, where it was found; or check its files"
@@ -98,10 +115,14 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
         metavar="dotted.key=value",
         help="e.g. train.steps=500; key=1,2,3 sweeps",
     )
+    _add_results(parser)
+    _add_data(parser)
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results", type=Path, default=Path("results"), help="results folder (default: results)"
     )
-    _add_data(parser)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -116,14 +137,16 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tlresearch.launch import local, progress
+    from tlresearch.launch import local, progress, trackers
     from tlresearch.launch.outputs import records_of, table_of, write_outputs
     from tlresearch.results.tables import to_markdown
     from tlresearch.training.device import choose_device, prepare_process
 
     device = choose_device(options.device)
     prepare_process(options.threads)
-    experiment, plan, store, plan_store = _prepare(options, device)
+    experiment, plan, store, plan_store = _prepare(options, device, probing=True)
+    for note in plan.notes:
+        print(f"tlresearch: {note}", file=sys.stderr)
     waiting = local.missing_stacks(plan, store)
     print(progress.plan_text(experiment, plan, waiting))
     if options.dry_run:
@@ -134,6 +157,7 @@ def _run(options: argparse.Namespace) -> int:
             "runs would differ in their last digits; leave --threads out, or name another "
             "--results folder"
         )
+    trackers.check(options.track)
     if waiting:
         _check_data(experiment, options.data)
     _check_writable(options.results)
@@ -141,8 +165,12 @@ def _run(options: argparse.Namespace) -> int:
         from tlresearch.launch.plan import write_plan
 
         write_plan(plan, plan_store)
-        with progress.reporter(waiting) as reporter:
-            local.run(experiment, plan, store, device, options.data, reporter)
+        keep = not options.no_weights
+        with (
+            progress.reporter(waiting, bars=not plan.debug) as bars,
+            trackers.following(options.track, experiment.name, options.results, bars) as reporter,
+        ):
+            local.run(experiment, plan, store, device, options.data, reporter, weights=keep)
     paths = write_outputs(experiment, plan, store)
     records = records_of(plan, store)
     print(to_markdown(table_of(experiment, records)))
@@ -151,7 +179,9 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _prepare(options: argparse.Namespace, device: Any) -> tuple[Any, Any, Any, Any]:
+def _prepare(
+    options: argparse.Namespace, device: Any, probing: bool = False
+) -> tuple[Any, Any, Any, Any]:
     """Experiment, plan, and the stores of its records and of its plan."""
     from tlresearch import experiment as experiments
     from tlresearch.launch.outputs import output_name
@@ -162,7 +192,7 @@ def _prepare(options: argparse.Namespace, device: Any) -> tuple[Any, Any, Any, A
     experiment = experiments.load(options.file, options.overrides)
     store = Store(options.results, experiment.name)
     plan_store = Store(options.results, output_name(experiment))
-    return experiment, make_plan(experiment, plan_store, device), store, plan_store
+    return experiment, make_plan(experiment, plan_store, device, probing), store, plan_store
 
 
 def _check_data(experiment: Any, root: Path | None) -> None:
@@ -201,6 +231,14 @@ def _table(options: argparse.Namespace) -> int:
     experiment, plan, store, _ = _prepare(options, torch.device("cpu"))
     writer = {"md": tables.to_markdown, "csv": tables.to_csv, "latex": tables.to_latex}
     print(writer[options.format](table_of(experiment, records_of(plan, store))), end="")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from tlresearch import exporting
+
+    path, lines = exporting.export(options.run, options.results, options.to, options.force)
+    print("\n".join([f"Written: {path}", *lines]))
     return 0
 
 

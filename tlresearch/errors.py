@@ -7,3 +7,7 @@ class UserError(Exception):
     Its text is one sentence: what is wrong, where, what was expected and what to do.
     The command prints it without a traceback and exits with code 2.
     """
+
+
+class AgreedError(UserError):
+    """A `UserError` that all processes of a run raise together; one of them prints it."""

@@ -10,11 +10,12 @@ import dataclasses
 import hashlib
 import itertools
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tlresearch import families, schema, yamlfile
+from tlresearch import families, own, schema, yamlfile
 from tlresearch.errors import UserError
 from tlresearch.results.published import Published
 from tlresearch.results.rows import check_unit
@@ -33,7 +34,7 @@ class Header:
     benchmark: dict[str, Any]
     """The family's benchmark; `tlresearch describe continual` lists its settings."""
     backbone: dict[str, Any]
-    """`name` and the settings of a backbone."""
+    """`name` and the settings of a backbone; a text stands for the name alone."""
     methods: dict[str, dict[str, Any]]
     """Label in the table: `name` and the settings of a method."""
     seeds: tuple[int, ...]
@@ -50,6 +51,8 @@ class Header:
     """Columns of the table, the first is the one compared; empty: the family's usual ones."""
     published: list[Published] = field(default_factory=list)
     """Numbers of papers, beside ours."""
+    debug: bool = False
+    """One seed at a time and not compiled, so that `breakpoint()` and `print` in own code work."""
 
 
 @dataclass(frozen=True)
@@ -127,15 +130,25 @@ def load(path: Path, overrides: list[str] | None = None) -> Experiment:
     raw = yamlfile.read(path)
     if not isinstance(raw, dict):
         raise UserError(f"{where}: expected keys and values such as 'family: continual'")
-    raw = copy.deepcopy(raw)
+    raw = _spelled_out(copy.deepcopy(raw))
     for override in overrides or []:
         _override(raw, override, where)
+        _spelled_out(raw)
     header = schema.structure(raw, Header, "", where)
     _check_header(header, where)
     cells = tuple(_cells(raw, header, where))
     _refuse_twins(cells, where)
     _check_published(header, cells, where)
-    return Experiment(path, header, table_name(path), tuple(overrides or ()), cells)
+    # A debug run starts anew each time and must not touch the records of the table.
+    name = table_name(path) + ("+debug" if header.debug else "")
+    return Experiment(path, header, name, tuple(overrides or ()), cells)
+
+
+def _spelled_out(raw: dict[str, Any]) -> dict[str, Any]:
+    """`backbone: mlp` as `backbone: {name: mlp}`, in place, so that overrides find its keys."""
+    if isinstance(raw.get("backbone"), str):
+        raw["backbone"] = {"name": raw["backbone"]}
+    return raw
 
 
 def table_name(path: Path) -> str:
@@ -151,7 +164,7 @@ def plain_config(value: Any, defaults: bool = True) -> Any:
     """A configuration as JSON values; without `defaults`, fields at theirs are left out."""
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return list(value) if isinstance(value, tuple) else value
-    plain: dict[str, Any] = {"kind": type(value).__name__}
+    plain: dict[str, Any] = {"kind": own.kind_name(type(value))}
     for f in dataclasses.fields(value):
         current = getattr(value, f.name)
         if defaults or current != _default(f):
@@ -378,7 +391,7 @@ def resolve(raw: dict[str, Any], label: str, where: str) -> Config:
     Raises:
         UserError: as `load`.
     """
-    from tlresearch.backbones import BACKBONES
+    from tlresearch.backbones import BACKBONES, foreign
 
     header = schema.structure(raw, Header, "", where)
     protocol = families.protocol(header.family)
@@ -387,10 +400,18 @@ def resolve(raw: dict[str, Any], label: str, where: str) -> Config:
     problem = check_train(train)
     if problem:
         raise UserError(f"{where}: {problem}")
-    backbone = _named(header.backbone, BACKBONES, "backbone", "backbone", where)
-    method = _named(header.methods[label], protocol.METHODS, f"methods.{label}", "method", where)
+    if header.debug:
+        train = dataclasses.replace(train, stack=1, compile=False)
+    place = f"methods.{label}"
+    backbone = foreign.backbone(header.backbone, "backbone", where)
+    if backbone is None:
+        backbone = _named(header.backbone, BACKBONES, "backbone", "backbone", where)
+    method = own.method(header.methods[label], protocol.Method, place, where)
+    if method is None:
+        method = _named(header.methods[label], protocol.METHODS, place, "method", where)
     try:
-        protocol.check(benchmark, method, label, train)
+        with own.blamed(f"'{place}' cannot be checked") if own.sources(method) else nullcontext():
+            protocol.check(benchmark, method, label, train)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return Config(header.family, benchmark, backbone, method, train)
@@ -413,6 +434,8 @@ def _named(raw: dict[str, Any], table: dict[str, Any], place: str, what: str, wh
 
 def _known(name: str, table: dict[str, Any]) -> str:
     """The nearest name, and all of them."""
+    if ".py" in name or "/" in name:
+        return "own code is named FILE.py:NAME, e.g. ./mine.py:Mine"
     hint = schema.nearest(name, table)
     everything = f"known are {', '.join(table)}"
     return everything if hint.startswith("expected") else f"{hint} ({everything})"

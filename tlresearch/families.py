@@ -1,7 +1,8 @@
 """The families: where an experiment's `family` leads.
 
 A family's module `protocol` offers METHODS, Benchmark (the settings of its `benchmark:` section),
-METRICS, StackRun, `check` and `run_stack`; nothing else of a family is known outside it.
+METRICS, Method (what an own method derives from), StackRun, `check` and `run_stack`; nothing else
+of a family is known outside it.
 """
 
 import importlib

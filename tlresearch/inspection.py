@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tlresearch import families, schema, yamlfile
-from tlresearch.backbones import BACKBONES
+from tlresearch import families, own, schema, yamlfile
+from tlresearch.backbones import BACKBONES, foreign, timm_models
 from tlresearch.data import catalogue
 from tlresearch.errors import UserError
 from tlresearch.training.settings import Train
@@ -62,6 +62,8 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 def describe(name: str) -> str:
     """Settings of a method, backbone, family's benchmark or of training: types, defaults, meaning.
 
+    A name of own code (`./mine.py:Mine`) runs its file.
+
     Raises:
         UserError: nothing has that name; the nearest are in its text.
     """
@@ -73,13 +75,28 @@ def describe(name: str) -> str:
         known |= {key: (f"method of {family}", kind) for key, kind in protocol.METHODS.items()}
     if name in catalogue.DATASETS:
         raise UserError(f"'{name}' is a data set; `tlresearch data` says what is known of it")
+    if timm_models.is_timm(name):
+        return timm_models.summary(name)
+    if own.is_own(name):
+        known[name] = _own(name)
     if name not in known:
         raise UserError(
             f"there is nothing named '{name}' to describe; {schema.nearest(name, known)}"
         )
     what, kind = known[name]
-    module = inspect.getdoc(inspect.getmodule(kind)) or ""
+    module = inspect.getdoc(inspect.getmodule(kind)) or inspect.getdoc(kind) or ""
     return "\n".join([f"{name} ({what})", "", module, "", "Settings:", "", settings_text(kind)])
+
+
+def _own(name: str) -> tuple[str, type]:
+    """What `FILE.py:NAME` is, its path relative to the current folder, and its settings."""
+    found = own.named(name, Path(), "describe")
+    for family in families.FAMILIES:
+        base = families.protocol(family).Method
+        if isinstance(found, type) and issubclass(found, base):
+            own.check_method(found, base, f"describe: {name}")
+            return f"own method of {family}", found
+    return "own backbone", foreign.settings_class(name, Path(), "describe")
 
 
 def settings_text(kind: type, prefix: str = "") -> str:
@@ -113,7 +130,10 @@ def field_docs(kind: type) -> dict[str, str]:
     for base in reversed(kind.__mro__):
         if not dataclasses.is_dataclass(base):
             continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        try:
+            body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        except (OSError, TypeError):  # made from the signature of a function
+            continue
         assert isinstance(body, ast.ClassDef)
         for field, text in zip(body.body, body.body[1:], strict=False):
             if (

@@ -14,6 +14,7 @@ from tlresearch.backbones.layers import (
     Dropout,
     dropout_keys,
     dropout_mask,
+    set_dropout_part,
 )
 from tlresearch.functional.random import bits, fold, make_key
 
@@ -160,6 +161,19 @@ def test_mask_reads_four_lanes_of_each_word(shape):
     lanes = [(words[i // 4] >> 16 * (i % 4)) & 0x7FFF for i in range(size)]
     expected = torch.tensor([lane < 20000 for lane in lanes], dtype=torch.bool).view(shape)
     assert torch.equal(dropout_mask(key, 20000, shape), expected)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_the_parts_of_a_batch_have_the_mask_of_the_whole(rows):
+    """Three parts of `rows` x 5 elements, told apart by `part`, are dropped as one batch is."""
+    layer, x = Dropout(0.5), torch.ones(3 * rows, 5)
+    layer.key = make_key(3, "dropout", 8)
+    parts = []
+    for part, own in enumerate(x.split(rows)):
+        set_dropout_part(nn.Sequential(layer), part)
+        parts.append(layer(own))
+    set_dropout_part(layer, 0)
+    assert torch.equal(torch.cat(parts), layer(x))
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])

@@ -32,7 +32,13 @@ class Samples:
         self.x = torch.randn(20, 5, dtype=F64, generator=g)
         self.y = torch.randint(0, 3, (20,), generator=g)
 
-    def batches(self, samples=None):
+    def places(self, samples=None, multiple=1):
+        return range(20 if samples is None else samples)
+
+    def average(self, tree, weight, /):
+        return tree
+
+    def batches(self, samples=None, multiple=1):
         stop = 20 if samples is None else samples
         for rows in (slice(0, min(8, stop)), slice(8, stop)):
             if len(self.x[rows]):

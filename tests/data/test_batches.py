@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tlresearch.data import batches, catalogue
-from tlresearch.data.batches import PoolData, StageBatches, joint_pool
+from tlresearch.data.batches import Part, PoolData, StageBatches, joint_pool
 from tlresearch.data.sampler import EpochSampler
 from tlresearch.data.tasks import Pool, StreamSettings, TaskStream, make_stream
 
@@ -185,3 +185,44 @@ def test_joint_pool_is_the_samples_of_all():
     joint = joint_pool([one, two])
     assert joint.images.tolist() == [3, 1, 2]
     assert joint.tasks.tolist() == [0, 0, 1]
+
+
+def test_parts_are_cut_at_multiples():
+    """Contiguous, together everything, as equal as blocks of `multiple` allow; a rest ends last."""
+    cut = [Part(i, 3).places(20, 6) for i in range(3)]
+    assert cut == [range(0, 6), range(6, 12), range(12, 20)]
+    assert [len(Part(i, 3).places(2)) for i in range(3)] == [0, 1, 1]
+    assert Part().places(7, 3) == range(7)
+
+
+def test_the_parts_of_a_batch_are_the_batch():
+    """x, y and the masks of three parts, end to end, are those of the whole."""
+    stream = stream_of("task")
+    pools = pools_of(stream, [0, 1])
+    whole = StageBatches(stream, pools, 1, 12, 4).batch(2)
+    parts = [StageBatches(stream, pools, 1, 12, 4, Part(i, 3)).batch(2) for i in range(3)]
+    for i, expected in enumerate(whole):
+        assert expected is not None
+        columns = [own for part in parts if (own := part[i]) is not None]
+        assert torch.equal(torch.cat(columns, 1), expected)
+
+
+@pytest.mark.parametrize("samples", [None, 20, 2])
+def test_the_parts_of_a_pool_are_the_pool(monkeypatch, samples):
+    """Three parts at their places, end to end, are the chosen samples; an empty part has none."""
+    monkeypatch.setattr(batches, "CHUNK", 7)
+    stream = stream_of("class")
+    pool = stream.train_pools[1][2]
+    whole = PoolData(stream, 1, pool, 2)
+    chosen = list(whole.batches(samples))
+    columns = [torch.cat([x for x, _, _ in chosen]), torch.cat([y for _, y, _ in chosen])]
+    parts = [PoolData(stream, 1, pool, 2, part=Part(i, 3)) for i in range(3)]
+    for part in parts:
+        own, found = part.places(samples, 6), list(part.batches(samples, 6))
+        assert sum(len(labels) for _, labels, _ in found) == len(own)
+        for i, column in enumerate(columns):
+            expected = column[own.start : own.stop]
+            own_column = [x if i == 0 else y for x, y, _ in found]
+            assert torch.equal(torch.cat([expected[:0], *own_column]), expected)
+    together = [i for part in parts for i in part.places(samples, 6)]
+    assert together == list(range(len(columns[1])))

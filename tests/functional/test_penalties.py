@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.func import grad, vmap
 
+from tlresearch.functional.fisher import diagonal_fisher
 from tlresearch.functional.penalties import (
     Quadratic,
     add_quadratics,
@@ -112,11 +113,23 @@ def test_a_layer_without_an_anchor_is_free():
 
 @pytest.mark.parametrize("lacking", ["params", "fisher"])
 def test_an_anchor_of_unknown_name_is_refused(lacking):
-    """KeyError where θ or F lacks a parameter that the anchor names."""
+    """KeyError where θ or F lacks a parameter that the anchor names; it says which and where."""
     trees = {"params": draw(1), "anchor": draw(2), "fisher": draw(3, positive=True)}
     del trees[lacking]["scale"]
-    with pytest.raises(KeyError, match="scale"):
+    with pytest.raises(KeyError, match=f"{lacking} lacks: scale;"):
         quadratic_penalty(**trees)
+
+
+def test_an_anchor_of_frozen_parameters_is_explained():
+    """The Fisher leaves them out; the error names them, at most three, and the way out."""
+    network = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(3)))
+    network[:2].requires_grad_(False)
+    params = dict(network.named_parameters())
+    fisher = diagonal_fisher(network, [(torch.ones(1, 2), torch.zeros(1, dtype=torch.int64))])
+    with pytest.raises(KeyError, match=r"0\.weight, 0\.bias, 1\.weight and 1 more; .*frozen"):
+        quadratic_penalty(params, params, fisher)
+    own = {name: params[name].detach().clone() for name in fisher}
+    assert quadratic_penalty(params, own, fisher).item() == 0
 
 
 def test_penalty_maps_over_a_stack():

@@ -99,7 +99,7 @@ def test_every_cell_has_one_whole_record(bench: Bench, store: Store):
         assert record.keys() >= FIELDS.keys()
         assert record["key"] == cell.key(fingerprint)
         assert record["config"] == json.loads(json.dumps(experiment.plain_config(cell.config)))
-        assert record["source"] == local.sources_of(cell.config.method, "continual")
+        assert record["source"] == local.sources_of(cell.config)
         assert (record["experiment"], record["family"]) == ("exp", "continual")
         assert (record["status"], record["reason"], record["stack"]) == ("finished", None, 2)
         assert (record["device"], record["threads"]) == ("cpu", planned.threads)
@@ -221,9 +221,9 @@ def test_rows_made_by_other_code_are_stale(bench: Bench, store: Store, monkeypat
     assert "(stale)" not in to_markdown(bench.table())
     original = local.sources_of
 
-    def edited(method, family: str) -> str:
-        changed = type(method).__name__ == "EWC"
-        return "0" * 64 if changed else original(method, family)
+    def edited(config) -> str:
+        changed = type(config.method).__name__ == "EWC"
+        return "0" * 64 if changed else original(config)
 
     monkeypatch.setattr(outputs, "sources_of", edited)
     text = to_markdown(bench.table())

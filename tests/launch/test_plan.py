@@ -10,6 +10,7 @@ from tlresearch import experiment
 from tlresearch.continual.ewc import EWC
 from tlresearch.continual.online_ewc import OnlineEWC
 from tlresearch.data import catalogue
+from tlresearch.errors import UserError
 from tlresearch.launch import plan as plans
 from tlresearch.results.store import Store
 
@@ -33,10 +34,13 @@ def store(tmp_path: Path) -> Store:
 def make(tmp_path: Path, store: Store):
     """The plan of `BASE` with lines added and with overrides."""
 
-    def make_(*overrides: str, more: str = "", device: torch.device = CPU) -> plans.Plan:
+    def make_(
+        *overrides: str, more: str = "", device: torch.device = CPU, processes: int = 1
+    ) -> plans.Plan:
         path = tmp_path / "exp.yaml"
         path.write_text(BASE + more)
-        return plans.make_plan(experiment.load(path, list(overrides)), store, device)
+        loaded = experiment.load(path, list(overrides))
+        return plans.make_plan(loaded, store, device, processes)
 
     return make_
 
@@ -217,3 +221,20 @@ def test_only_plain_fractions_of_a_method_are_stacked():
     """Not `fisher` (a group), and of the Fisher's settings none."""
     assert plans.numeric_fields(EWC()) == ["strength"]
     assert plans.numeric_fields(OnlineEWC()) == ["strength", "decay"]
+
+
+def test_a_plan_says_how_many_processes_it_is_for(make, store):
+    """Each seed is a stack of its own, and the plan of one process is not gone on with."""
+    plans.write_plan(make(), store)
+    shared = make(processes=2)
+    assert [len(stack.keys) for stack in shared.stacks] == [1] * 4
+    plans.write_plan(shared, store)
+    assert json.loads(store.plan_path.read_text())["processes"] == 2
+    assert make(processes=2).stacks == shared.stacks
+    assert {len(stack.keys) for stack in make().stacks} == {2}
+
+
+def test_a_batch_must_divide_into_parts(make):
+    """Three processes, batches of eight: refused, naming the key."""
+    with pytest.raises(UserError, match=r"train\.batch_size: 8 samples do not divide"):
+        make(processes=3)

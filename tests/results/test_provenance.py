@@ -1,5 +1,6 @@
 """The hash of the code that made a number: what changes it and what does not."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 import tlresearch
 from tlresearch import families
 from tlresearch.continual import METHODS
+from tlresearch.experiment import Config
 from tlresearch.launch.local import sources_of
 from tlresearch.results import provenance
+from tlresearch.training.settings import Train
 
 CODE = {
     "method": "from tlresearch.base import Base\n\nclass Method(Base):\n    strength = 400.0\n",
@@ -33,7 +36,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request) -> Write:
     monkeypatch.setattr(provenance, "__file__", str(fake))
 
     def forget() -> None:
-        for cached in (provenance._file, provenance._tree, provenance._code):
+        for cached in (provenance._file, provenance._tree, provenance._imports, provenance._code):
             cached.cache_clear()
 
     def write_(module: str, code: str) -> str:
@@ -160,7 +163,8 @@ def test_the_real_tree_is_what_is_hashed():
 
 def test_other_families_do_not_make_a_row_stale(monkeypatch: pytest.MonkeyPatch):
     """A family is reached by its own name only."""
-    before = sources_of(METHODS["ewc"](), "continual")
+    config = Config("continual", None, None, METHODS["ewc"](), Train())
+    before = sources_of(config)
     monkeypatch.setitem(families.FAMILIES, "fewshot", "tlresearch.results.figures")
-    assert sources_of(METHODS["ewc"](), "continual") == before
-    assert sources_of(METHODS["ewc"](), "fewshot") != before
+    assert sources_of(config) == before
+    assert sources_of(dataclasses.replace(config, family="fewshot")) != before

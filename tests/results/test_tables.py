@@ -152,7 +152,11 @@ def test_only_the_expected_cells_are_missing():
 def test_a_row_made_by_older_code_is_stale():
     records = [*EWC[:2], EWC[2] | {"source": "old"}, *SI]
     table = build_table(
-        records, ["ewc", "si"], [""], ["acc"], current_source={"ewc": "new", "si": "new"}
+        records,
+        ["ewc", "si"],
+        [""],
+        ["acc"],
+        current_source={("ewc", ""): "new", ("si", ""): "new"},
     )
     text = to_markdown(table)
     assert "| ewc (stale) | 90.00" in text and "| si | 80.00" in text

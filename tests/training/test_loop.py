@@ -1,64 +1,17 @@
 """`fit` is the plain loop one would write by hand, for each seed on its own."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from small_training import TRAIN, Scaled, assert_bits, poisoned, prepare, snapshot
 from torch import Tensor, nn
 
 from tlresearch.backbones.mlp import MLP
-from tlresearch.continual import Naive
-from tlresearch.continual.protocol import StackRun, begin
-from tlresearch.data import catalogue
-from tlresearch.data.batches import StageBatches
-from tlresearch.data.tasks import StreamSettings, make_stream
 from tlresearch.training.loop import Silent, Training, fit
-from tlresearch.training.method import Labelled, Loss
-from tlresearch.training.settings import Train
-
-STREAM = StreamSettings("optdigits", tasks=2, scenario="class")
-TRAIN = Train(steps=30, batch_size=16, precision="fp64", lr=0.01)
-Batch = Callable[[int], tuple[Any, ...]]
-
-
-@dataclass(frozen=True)
-class Scaled(Naive):
-    """Naive with a loss that a stacked field can blow up."""
-
-    scale: float = 1.0
-
-    def loss(self, networks, state, batch: Labelled) -> Loss:
-        loss = super().loss(networks, state, batch)
-        return Loss(loss.total * self.scale, loss.terms)
-
-
-def prepare(
-    seeds: list[int],
-    train: Train = TRAIN,
-    backbone: MLP | None = None,
-    method: Naive | None = None,
-    fields: dict[str, list[float]] | None = None,
-) -> tuple[Training, Batch]:
-    """A training at step 0 and the batches of the first task."""
-    backbone = backbone or MLP(hidden=(12, 8))
-    run = StackRun(STREAM, backbone, method or Naive(), train, seeds, fields or {})
-    dtype = torch.float64 if train.precision == "fp64" else torch.float32
-    stream = make_stream(STREAM, catalogue.load("optdigits"), seeds, dtype=dtype)
-    pools = [row[0] for row in stream.train_pools]
-    batches = StageBatches(stream, pools, 0, train.batch_size, train.steps)
-    return begin(run, stream, torch.device("cpu")), batches.batch
-
-
-def snapshot(training: Training, place: int) -> list[Tensor]:
-    """Weights and moments of one seed."""
-    return [t[place].clone() for t in training.step_tensors()]
-
-
-def assert_bits(ours: list[Tensor], others: list[Tensor]) -> None:
-    assert all(torch.equal(a, b) for a, b in zip(ours, others, strict=True))
+from tlresearch.training.method import Loss
 
 
 def plain_network(training: Training, place: int) -> nn.Sequential:
@@ -125,17 +78,60 @@ def test_fit_is_the_plain_loop(seeds, optimiser, schedule):
     assert training.steps == [30] * len(seeds)
 
 
-def poisoned(batch: Batch, place: int, at: int) -> Batch:
-    """The batches, one seed's input infinite at one step only."""
+@pytest.mark.parametrize("seeds", [[3], [3, 8]])
+def test_accumulated_passes_are_one_batch(seeds):
+    """Four passes of 4 samples: the steps of 16 samples, to 1e-10 in float64; terms too."""
+    whole, batch = prepare(seeds, replace(TRAIN, clip=0.5))
+    small = replace(TRAIN, clip=0.5, batch_size=4, accumulate=4, steps=120)
+    parts, of_four = prepare(seeds, small)
+    for part in (0, 3):
+        assert torch.equal(of_four(part)[0], batch(0)[0][:, 4 * part : 4 * part + 4])
+    seen: list[list[Loss]] = [[], []]
+    for training, batches, losses in ((whole, batch, seen[0]), (parts, of_four, seen[1])):
+        fit(training, batches, 10, observer=Losses(losses))
+    for a, b in zip(parts.step_tensors(), whole.step_tensors(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=0)
+    for a, b in zip(*seen, strict=True):
+        torch.testing.assert_close(b.total.detach(), a.total.detach())
+        torch.testing.assert_close(b.terms["cross_entropy"], a.terms["cross_entropy"].detach())
+    assert parts.steps == [10] * len(seeds)
 
-    def with_poison(step: int) -> tuple[Tensor, ...]:
-        x, *rest = batch(step)
-        if step == at:
-            x = x.clone()
-            x[place] = float("inf")
-        return (x, *rest)
 
-    return with_poison
+class Losses(Silent):
+    def __init__(self, seen: list[Loss]) -> None:
+        self.seen = seen
+
+    def after_step(self, step: int, loss: Loss) -> None:
+        self.seen.append(loss)
+
+
+def test_each_pass_of_a_step_has_its_own_dropout():
+    """2 passes × 4 steps: 8 keys."""
+    train = replace(TRAIN, accumulate=2, batch_size=8)
+    training, batch = prepare([3], train, backbone=MLP(hidden=(12,), dropout=0.3))
+    keys: list[int] = []
+
+    def spy(number: int) -> tuple[Any, ...]:
+        keys.append(int(training.stack.buffers[training.dropout_layers[0]]))
+        return batch(number)
+
+    fit(training, spy, 4)
+    assert len(set(keys)) == 8
+
+
+@pytest.mark.parametrize("seeds", [[3], [3, 8]])
+def test_a_stopped_seed_keeps_its_running_statistics(seeds):
+    """Those from before the pass that gave the reason to stop; its sister's move on."""
+    backbone = MLP(hidden=(12,), norm="batch")
+    training, batch = prepare(seeds, backbone=backbone)
+    before, _ = prepare(seeds, backbone=backbone)
+    fit(training, poisoned(batch, 0, 4), 10)
+    fit(before, batch, 4)
+    assert len(training.statistics) == 3
+    for name in training.statistics:
+        ours, others = training.stack.buffers[name], before.stack.buffers[name]
+        assert torch.equal(ours[0], others[0])
+        assert len(seeds) == 1 or not torch.equal(ours[1], others[1])
 
 
 STOPPING = {

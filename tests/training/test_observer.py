@@ -56,8 +56,22 @@ def test_every_hundredth_step_is_a_line(files, seeds):
     for line in lines:
         losses = [line["step"] + float(i) for i in range(len(seeds))]
         half = [value / 2 for value in losses]
+        assert line.pop("samples_per_second") > 0
+        assert line.pop("memory_bytes") > 1e6
         expected = {"stage": 3, "step": line["step"], "seeds": seeds}
         assert line == expected | {"loss": losses, "penalty": half}
+
+
+def test_throughput_counts_the_samples_of_all_seeds(files, monkeypatch):
+    """A step a second, 2 seeds, batches of 128: 256 samples a second, at the first line too."""
+    now = [0.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    observer = make(files, [7, 9], _last_save=0.0, _last_log=0.0)
+    for step in range(101):
+        now[0] += 1.0
+        observer.after_step(step, loss_at(step, 2))
+    lines = [json.loads(line) for line in files.log.read_text().splitlines()]
+    assert [line["samples_per_second"] for line in lines] == [256.0, 256.0]
 
 
 def test_every_step_is_reported_once(files):

@@ -32,6 +32,22 @@ def test_multistep_schedule():
         assert schedule_factor(train, step) == pytest.approx(factor, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "table"),
+    [
+        ("constant", {0: 0.05, 1: 0.1, 18: 0.95, 19: 1.0, 20: 1.0, 99: 1.0}),
+        ("cosine", {0: 0.05, 19: 1.0, 20: 1.0, 60: 0.5, 40: 0.5 + 2**0.5 / 4}),
+        ("multistep", {0: 0.05, 19: 1.0, 20: 1.0, 49: 1.0, 50: 0.2}),
+    ],
+)
+def test_warm_up(schedule, table):
+    """(step + 1) / 20 in the first 20 of 100 steps; then the schedule over the other 80."""
+    extra = {"milestones": (0.5,), "gamma": 0.2} if schedule == "multistep" else {}
+    train = Train(steps=100, warmup=0.2, schedule=schedule, **extra)
+    for step, factor in table.items():
+        assert schedule_factor(train, step) == pytest.approx(factor, abs=1e-12)
+
+
 def random_gradients(stacked: bool) -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
     lead = (3,) if stacked else ()

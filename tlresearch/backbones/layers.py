@@ -20,7 +20,7 @@ _LEVELS = 1 << 15
 """Values of a lane without its sign bit."""
 
 
-def _normalise_then_scale(layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
+def normalise_then_scale(layer: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
     """γ · (x − μ) / √(σ² + ε) + β, with γ and β outside `F.batch_norm`.
 
     Affine `F.batch_norm` inside `grad` inside `vmap` gives wrong second-order gradients without
@@ -30,14 +30,16 @@ def _normalise_then_scale(layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> 
     if layer.training and layer.num_batches_tracked is not None:
         layer.num_batches_tracked.add_(1)
     assert layer.momentum is not None
+    # On the CPU torch (2.14) does not normalise float16 with statistics in float32.
+    wide = x.dtype == torch.float16 and x.device.type == "cpu"
     normalised = F.batch_norm(
-        x,
+        x.float() if wide else x,
         layer.running_mean,
         layer.running_var,
         training=layer.training or layer.running_mean is None,
         momentum=layer.momentum,
         eps=layer.eps,
-    )
+    ).to(x.dtype)
     channels = (-1,) + (1,) * (x.ndim - 2)
     # Under autocast the activations are in half precision, and stay in it.
     scale = layer.weight.view(channels).to(normalised.dtype)
@@ -68,8 +70,10 @@ class BatchNorm1d(nn.BatchNorm1d):
     ) -> None:
         super().__init__(num_features, eps, momentum, True, track_running_stats)
 
-    def forward(self, input: Float[Tensor, "batch channels"]) -> Float[Tensor, "batch channels"]:
-        return _normalise_then_scale(self, input)
+    def forward(
+        self, input: Float[Tensor, "batch channels *length"]
+    ) -> Float[Tensor, "batch channels *length"]:
+        return normalise_then_scale(self, input)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -87,10 +91,30 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward(
         self, input: Float[Tensor, "batch channels rows columns"]
     ) -> Float[Tensor, "batch channels rows columns"]:
-        return _normalise_then_scale(self, input)
+        return normalise_then_scale(self, input)
 
 
-def dropout_mask(key: Key, levels: int, shape: tuple[int, ...]) -> Bool[Tensor, "..."]:
+class BatchNorm3d(nn.BatchNorm3d):
+    """γ · (x − μ) / √(σ² + ε) + β, per channel of a volume; else as `BatchNorm1d`."""
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        track_running_stats: bool = True,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, True, track_running_stats)
+
+    def forward(
+        self, input: Float[Tensor, "batch channels depth rows columns"]
+    ) -> Float[Tensor, "batch channels depth rows columns"]:
+        return normalise_then_scale(self, input)
+
+
+def dropout_mask(
+    key: Key, levels: int, shape: tuple[int, ...], first: int = 0
+) -> Bool[Tensor, "..."]:
     """True with probability `levels` / 2¹⁵, bool of shape `shape`.
 
     As `random.bernoulli`, but one hashed word serves four elements: the hash is what a mask costs.
@@ -99,10 +123,26 @@ def dropout_mask(key: Key, levels: int, shape: tuple[int, ...]) -> Bool[Tensor, 
         key: one key, shape `()`.
         levels: 0 … 2¹⁵ − 1.
         shape: of the mask.
+        first: place of its first element in a larger mask, of which it is a part.
     """
-    size = math.prod(shape)
-    lanes = bits(key, (-(-size // _LANES),)).view(torch.int16) & (_LEVELS - 1)
-    return (lanes < levels)[:size].view(shape)
+    size, skipped = math.prod(shape), first % _LANES
+    words = bits(key, (-(-(skipped + size) // _LANES),), first // _LANES)
+    lanes = words.view(torch.int16) & (_LEVELS - 1)
+    return (lanes < levels)[skipped : skipped + size].view(shape)
+
+
+def drop(x: Float[Tensor, "..."], p: float, key: Key, part: int = 0) -> Float[Tensor, "..."]:
+    """x ⊙ m / q with m ~ Bernoulli(q), q = 1 − p rounded to a multiple of 2⁻¹⁵ within (0, 1).
+
+    Args:
+        x: of any shape.
+        p: probability to drop an element, in (0, 1).
+        key: one key, shape `()`.
+        part: which of the equal parts of a batch x is, from 0.
+    """
+    levels = min(max(1, round((1 - p) * _LEVELS)), _LEVELS - 1)
+    mask = dropout_mask(key, levels, tuple(x.shape), part * x.numel())
+    return x * (mask.to(x.dtype) * (_LEVELS / levels))
 
 
 class Dropout(nn.Module):
@@ -113,6 +153,8 @@ class Dropout(nn.Module):
 
     The mask is a pure function of the buffer `key`, which the training loop sets before each
     step (see `dropout_keys`); it is not part of a checkpoint. In a stack it has shape (seeds,).
+    Where x is one of several equal parts of a batch, `part` says which (see `set_dropout_part`),
+    so that the parts together have the mask of the whole.
 
     Args:
         p: probability to drop an element, in [0, 1).
@@ -128,17 +170,23 @@ class Dropout(nn.Module):
         if not 0 <= p < 1:
             raise ValueError(f"the dropout probability is at least 0 and below 1, not {p}")
         self.p = p
+        self.part = 0
         self.register_buffer("key", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         if not self.training or self.p == 0:
             return x
-        levels = min(max(1, round((1 - self.p) * _LEVELS)), _LEVELS - 1)
-        mask = dropout_mask(self.key, levels, tuple(x.shape))
-        return x * (mask.to(x.dtype) * (_LEVELS / levels))
+        return drop(x, self.p, self.key, self.part)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+def set_dropout_part(module: nn.Module, part: int) -> None:
+    """Tells every `Dropout` layer which of the equal parts of a batch, from 0, it will see."""
+    for layer in module.modules():
+        if isinstance(layer, Dropout):
+            layer.part = part
 
 
 def dropout_keys(module: nn.Module) -> list[str]:

@@ -52,11 +52,18 @@ class FisherSettings:
 
     def estimate(self, networks: nn.Module, data: TaskData) -> dict[str, Tensor]:
         """F by parameter name, in nats per squared unit of θ; see `functional.fisher`."""
-        batches = (
-            (x, y, mask if self.active_only else None) for x, y, mask in data.batches(self.samples)
-        )
-        key = data.key("fisher labels") if self.labels == "sample" else None
-        fisher = diagonal_fisher(networks, batches, self.labels, self.batch, key)
+        own = data.places(self.samples, self.batch)
+        if own:
+            batches = (
+                (x, y, mask if self.active_only else None)
+                for x, y, mask in data.batches(self.samples, self.batch)
+            )
+            key = data.key("fisher labels") if self.labels == "sample" else None
+            here = diagonal_fisher(networks, batches, self.labels, self.batch, key, own.start)
+        else:
+            params = networks.named_parameters()
+            here = {k: torch.zeros_like(p) for k, p in params if p.requires_grad}
+        fisher = data.average(here, -(-len(own) // self.batch))
         return _normalized(fisher) if self.normalize else fisher
 
 

@@ -19,20 +19,24 @@ from tlresearch.continual.method import ContinualMethod
 from tlresearch.data import catalogue
 from tlresearch.data.batches import PoolData, StageBatches, joint_pool
 from tlresearch.data.tasks import Pool, StreamSettings, TaskStream, check_stream, make_stream
-from tlresearch.errors import UserError
+from tlresearch.errors import AgreedError, UserError
 from tlresearch.functional import metrics
 from tlresearch.training import checkpoint, tree
+from tlresearch.training.averages import Average
 from tlresearch.training.best import Best
-from tlresearch.training.device import dtype_of
+from tlresearch.training.device import dtype_of, peak_memory, tf32
+from tlresearch.training.distributed import ALONE, Onlooker, Processes
 from tlresearch.training.evaluation import accuracy_per_seed
 from tlresearch.training.loop import Training, fit, start
 from tlresearch.training.observer import CHECKPOINT_SECONDS, RunFiles, RunObserver
 from tlresearch.training.settings import Train
 from tlresearch.training.stack import stack_networks
+from tlresearch.training.weights import weights_of
 
-__all__ = ["METHODS", "METRICS", "Benchmark", "Outcome", "StackRun", "check", "run_stack"]
+__all__ = ["METHODS", "METRICS", "Benchmark", "Method", "Outcome", "StackRun", "check", "run_stack"]
 
 Benchmark = StreamSettings
+Method = ContinualMethod
 METRICS = tuple(metrics.METRICS)
 
 
@@ -58,6 +62,8 @@ class Outcome:
     status: str
     reason: str | None
     details: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    """The networks' `state_dict` after the last task, on the CPU; empty for a failed seed."""
 
 
 def check(benchmark: StreamSettings, method: ContinualMethod, label: str, train: Train) -> None:
@@ -99,6 +105,8 @@ def run_stack(
     root: Any = None,
     progress: Callable[[int], None] = lambda steps: None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    track: Callable[[dict[str, Any]], None] = lambda entry: None,
+    processes: Processes = ALONE,
 ) -> list[Outcome]:
     """Trains the seeds of a stack on all tasks, from its checkpoint if there is one.
 
@@ -109,24 +117,33 @@ def run_stack(
         root: data root; None: where the environment says.
         progress: told of the steps done.
         checkpoint_seconds: time between checkpoints.
+        track: told of each line of the log.
+        processes: who runs it; all of them return the same.
     """
     data = catalogue.load(run.benchmark.dataset, root)
     stream = make_stream(run.benchmark, data, run.seeds, device, dtype_of(run.train.precision))
-    journey = _Journey(run, stream, begin(run, stream, device), files, progress, checkpoint_seconds)
+    training = begin(run, stream, device, processes)
+    journey = _Journey(run, stream, training, files, progress, checkpoint_seconds)
+    journey.observer.track = track
     journey.resume()
-    journey.travel()
+    with tf32(run.train.tf32):
+        journey.travel()
     return journey.outcomes()
 
 
-def begin(run: StackRun, stream: TaskStream, device: torch.device) -> Training:
+def begin(
+    run: StackRun, stream: TaskStream, device: torch.device, processes: Processes = ALONE
+) -> Training:
     """The networks of all seeds at initialisation."""
     dtype = dtype_of(run.train.precision)
     networks = [
         run.method.networks(run.backbone, stream.shape, stream.units, seed).to(dtype)
         for seed in run.seeds
     ]
+    if run.train.channels_last:
+        networks = [network.to(memory_format=torch.channels_last) for network in networks]
     state = tree.stack([run.method.init(network.to(device)) for network in networks])
-    stack = stack_networks(networks, device)
+    stack = stack_networks(networks, device, processes)
     fields = {
         name: torch.tensor(values, dtype=dtype, device=device)
         for name, values in run.fields.items()
@@ -147,11 +164,16 @@ class _Journey:
         checkpoint_seconds: float,
     ) -> None:
         self.run, self.stream, self.training, self.files = run, stream, training, files
-        self.observer = RunObserver(training, files, self.place, progress, checkpoint_seconds)
+        self.processes = training.stack.processes
+        self.observer: RunObserver | Onlooker = Onlooker()
+        if self.processes.is_main:
+            self.observer = RunObserver(training, files, self.place, progress, checkpoint_seconds)
         shape = (len(run.seeds), stream.tasks + 1, stream.tasks)
         self.matrix = torch.full(shape, float("nan"), dtype=torch.float64)
         self.stage, self.step = 0, 0
         self.best: Best | None = None
+        self.waited = torch.zeros(len(run.seeds), dtype=torch.int64)
+        """Evaluations of this task without a better one."""
         self.seconds, self.began = 0.0, time.monotonic()
 
     def place(self, step: int) -> dict[str, Any]:
@@ -163,25 +185,31 @@ class _Journey:
         }
         seconds = self.seconds + time.monotonic() - self.began
         place = {"stage": self.stage, "step": step, "matrix": self.matrix}
-        return place | {"best": best, "seconds": seconds}
+        return place | {"best": best, "waited": self.waited, "seconds": seconds}
 
     def resume(self) -> None:
         """Goes to where the checkpoint was, if there is one."""
-        if not self.files.checkpoint.exists():
-            self.files.log_lines_before(0, 0)
+        saved = self.processes.from_main(torch.tensor(int(self.files.checkpoint.exists())))
+        with self.processes.alike():
+            place = checkpoint.load(self.files.checkpoint, self.training) if saved else None
+        if place is None:
+            self._shorten_log()
             return
-        place = checkpoint.load(self.files.checkpoint, self.training)
         self.stage, self.step, self.matrix = place["stage"], place["step"], place["matrix"].cpu()
-        self.seconds = place["seconds"]
+        self.seconds, self.waited = place["seconds"], place["waited"].cpu()
         self.best = Best(**place["best"]) if place["best"] else None
-        self.files.log_lines_before(self.stage, self.step)
+        self._shorten_log()
         self.observer.progress(self.stage * self.run.train.steps + self.step)
+
+    def _shorten_log(self) -> None:
+        if self.processes.is_main:
+            self.files.log_lines_before(self.stage, self.step)
 
     def travel(self) -> None:
         """Learns the remaining tasks."""
         if self.stage == 0 and self.step == 0:
             self._measure(0)
-        while self.stage < self.stream.tasks and any(self.training.active):
+        while self.stage < self.stream.tasks and None in self.training.failures:
             self._learn()
             self._remember()
             self._measure(self.stage + 1)
@@ -191,30 +219,46 @@ class _Journey:
     def outcomes(self) -> list[Outcome]:
         """Metrics and matrix of each seed."""
         total = self.seconds + time.monotonic() - self.began
-        rows = []
+        rows, train = [], self.run.train
         for place, failure in enumerate(self.training.failures):
             matrix = self.matrix[place]
             done = {} if failure else {k: f(matrix).item() for k, f in metrics.METRICS.items()}
             details = {"steps": self.training.steps[place], "stack_seconds": total}
+            details |= {"effective_batch": train.batch_size * train.accumulate}
+            details |= {"peak_memory_bytes": peak_memory(self.stream.unit_of.device)}
             arrays = {"accuracy_matrix": matrix.tolist()}
             status = "failed" if failure else "finished"
-            rows.append(Outcome(done, arrays, status, failure, details))
+            weights = {} if failure else weights_of(self.training.one(place)[1])
+            rows.append(Outcome(done, arrays, status, failure, details, weights))
         return rows
 
     def _learn(self) -> None:
         """Trains on the current task."""
         train, training = self.run.train, self.training
-        if train.reset_optimizer and self.step == 0 and self.stage > 0:
-            training.reset_optimizer()
+        if self.step == 0:
+            self._begin_task()
         self.observer.stage = self.stage
-        batches = StageBatches(
-            self.stream, self._training_pools(), self.stage, train.batch_size, train.steps
-        )
+        pools, part = self._training_pools(), self.processes.part
+        count = train.steps * train.accumulate
+        batches = StageBatches(self.stream, pools, self.stage, train.batch_size, count, part)
         if train.checkpoint == "last":
             fit(training, batches.batch, train.steps, self.step, self.observer)
+            if training.average:
+                training.average.swap(training.stack)
         else:
             self._fit_and_select(batches)
+        training.average = None
         self.observer.flush()
+
+    def _begin_task(self) -> None:
+        """What starts anew with each task."""
+        train, training = self.run.train, self.training
+        training.wake()
+        self.waited.zero_()
+        if train.reset_optimizer and self.stage > 0:
+            training.reset_optimizer()
+        if train.average:
+            training.average = Average.start(training.stack, train.average)
 
     def _fit_and_select(self, batches: StageBatches) -> None:
         """Trains, and ends with each seed's weights that were best on the held-out part."""
@@ -232,8 +276,19 @@ class _Journey:
         best.restore(training.stack)
 
     def _select(self, best: Best) -> None:
+        """Keeps what is better than before, and stops the seeds that have waited long enough."""
+        training, patience = self.training, self.run.train.patience
         held_out = [self._held_out(place) for place in range(len(self.run.seeds))]
-        best.update(self.training.stack, accuracy_per_seed(self.training, held_out))
+        if training.average:
+            training.average.swap(training.stack)
+        scores = self.processes.from_main(accuracy_per_seed(training, held_out))
+        better = best.update(training.stack, scores).cpu()
+        if training.average:
+            training.average.swap(training.stack)
+        self.waited = torch.where(better, 0, self.waited + 1)
+        for place, waited in enumerate(self.waited.tolist()):
+            if patience and waited >= patience and training.active[place]:
+                training.stop(place, None)
 
     def _held_out(self, place: int) -> Any:
         pool = self._of_stage(self.stream.held_out_pools[place])
@@ -251,24 +306,31 @@ class _Journey:
     def _remember(self) -> None:
         """The method's state after the task, seed by seed."""
         states = []
+        part, average = self.processes.part, self.processes.average
         for place, pool in enumerate(self._training_pools()):
             method, networks = self.training.one(place)
             state = tree.take(self.training.state, place)
-            data = PoolData(self.stream, place, pool, self.stage)
+            data = PoolData(self.stream, place, pool, self.stage, part=part, average=average)
             states.append(method.after_task(networks, state, data))
         self.training.state = tree.stack(states)
+        if not self.processes.same(self.training.state):
+            raise AgreedError(
+                f"{type(self.run.method).__name__}.after_task: its state differs between the "
+                "processes, each of which saw a part of the data; pass what it computes from "
+                "data.batches() through data.average(tree, samples)"
+            )
 
     def _measure(self, row: int) -> None:
-        """Accuracy on every task, as a row of the matrix; NaN for seeds that were stopped."""
+        """Accuracy on every task, as a row of the matrix; NaN for seeds that failed."""
         stage = max(0, row - 1)
         for task in range(self.stream.tasks):
             data = [
                 PoolData(self.stream, place, pools[task], stage, evaluation=True).batches()
                 for place, pools in enumerate(self.stream.evaluation_pools)
             ]
-            scores = accuracy_per_seed(self.training, data).cpu()
-            stopped = ~torch.tensor(self.training.active)
-            self.matrix[:, row, task] = scores.masked_fill(stopped, float("nan"))
+            scores = self.processes.from_main(accuracy_per_seed(self.training, data)).cpu()
+            failed = torch.tensor([reason is not None for reason in self.training.failures])
+            self.matrix[:, row, task] = scores.masked_fill(failed, float("nan"))
 
 
 def matrix_of(outcome: Outcome) -> Tensor:

@@ -1,7 +1,8 @@
 """Batches of a stream, gathered on the device for all seeds at once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,14 +15,38 @@ CHUNK = 2000
 """Samples per chunk where a whole pool is read; a matter of memory, not of results."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """One of several contiguous parts, as equal as possible: what one process works on."""
+
+    index: int = 0
+    parts: int = 1
+
+    def places(self, total: int, multiple: int = 1) -> range:
+        """Its places among `total`, cut at multiples of `multiple`; may be empty."""
+        blocks = -(-total // multiple)
+        cuts = (blocks * i // self.parts * multiple for i in (self.index, self.index + 1))
+        return range(*(min(total, cut) for cut in cuts))
+
+
+WHOLE = Part()
+
+
 class StageBatches:
     """The training batches of one stage (one task, or several jointly), by step.
 
     `batch(step)` returns (x, y, mask): (S, B, …), (S, B), and (S, units) or (S, B, units) or None.
+    Of several parts each returns its places of the same batch.
     """
 
     def __init__(
-        self, stream: TaskStream, pools: list[Pool], stage: int, batch_size: int, steps: int
+        self,
+        stream: TaskStream,
+        pools: list[Pool],
+        stage: int,
+        batch_size: int,
+        steps: int,
+        part: Part = WHOLE,
     ) -> None:
         """Draws nothing yet.
 
@@ -31,6 +56,7 @@ class StageBatches:
             stage: index of the task after which the stage's active classes are counted.
             batch_size: B.
             steps: how many batches will be asked for.
+            part: which part of each batch is gathered.
         """
         self.steps = steps
         sizes = [len(pool.images) for pool in pools]
@@ -39,6 +65,8 @@ class StageBatches:
         self._mask = _StageMask(stream, stage, pools)
         self._places = torch.arange(len(pools), device=stream.unit_of.device)
         self._first, self._steps = 0, 0
+        places = part.places(batch_size)
+        self._part = slice(places.start, places.stop)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """The batches of all seeds at a step of the stage, from 0."""
@@ -54,6 +82,7 @@ class StageBatches:
         """Draws the block of steps that begins at `step`."""
         self._first, self._steps = step, min(self.sampler.block_steps, self.steps - step)
         positions = self.sampler.block(step, self._steps).to(self._places.device)
+        positions = positions[:, :, self._part]
         columns = range(len(self.pools))
         images = [pool.images[positions[:, s]] for s, pool in enumerate(self.pools)]
         tasks = [pool.tasks[positions[:, s]] for s, pool in enumerate(self.pools)]
@@ -90,16 +119,34 @@ class PoolData:
     pool: Pool
     stage: int
     evaluation: bool = False
+    part: Part = WHOLE
+    """What one of several processes sees of the pool."""
+    average: Callable[[Any, float], Any] = lambda tree, weight: tree
+    """Weighted mean of a tree of tensors over processes."""
 
-    def batches(self, samples: int | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """(x, y, mask) in chunks: the whole pool in order, or `samples` without replacement."""
+    def places(self, samples: int | None = None, multiple: int = 1) -> range:
+        """Places of the own part among the samples that all parts together have."""
+        total = len(self.pool.images)
+        return self.part.places(total if samples is None else min(samples, total), multiple)
+
+    def batches(
+        self, samples: int | None = None, multiple: int = 1
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """(x, y, mask) in chunks: the pool in order, or `samples` without replacement.
+
+        Args:
+            samples: how many are drawn for all parts together; None: the whole pool.
+            multiple: the own part begins at a multiple of it.
+        """
         chosen = torch.arange(len(self.pool.images), device=self.pool.images.device)
         if samples is not None and samples < len(chosen):
             chosen = random.permutation(self.key("subset").to(chosen.device), len(chosen))[:samples]
         split = self.stream.evaluation if self.evaluation else self.stream.train
         mask = _StageMask(self.stream, self.stage, [self.pool])
         place = torch.tensor([self.place], device=chosen.device)
-        for part in chosen.split(CHUNK):
+        places = self.places(samples, multiple)
+        chosen = chosen[places.start : places.stop]
+        for part in chosen.split(CHUNK) if places else ():
             images, tasks = self.pool.images[part], self.pool.tasks[part]
             raw = split.images.index_select(0, images).unsqueeze(0)
             x = self.stream.inputs(raw, tasks.unsqueeze(0), place)[0]

@@ -46,6 +46,7 @@ def diagonal_fisher(
     labels: Labels = "exact",
     batch: int = 1,
     key: Tensor | None = None,
+    first: int = 0,
 ) -> dict[str, Tensor]:
     """F by parameter name, in nats per squared unit of θ; shapes of the parameters.
 
@@ -61,6 +62,8 @@ def diagonal_fisher(
             times too small where gradients are independent: the mistake of public code, here to
             be measured. A last batch shorter than b counts as one batch.
         key: random key of `sample`.
+        first: number of the first sample, which its label is drawn by; above 0 where the data
+            are a part of more.
 
     Raises:
         ValueError: unknown `labels`, `exact` with b > 1, `sample` without a key, or no data.
@@ -78,7 +81,7 @@ def diagonal_fisher(
     accumulate = _choose(network, params, batch)
     count = 0
     with _evaluation_mode(network), torch.enable_grad():
-        seen = 0
+        seen = first
         for x, y, *rest in _regroup(batches, batch):
             assert x is not None
             slots = _label_slots(labels, y, key, seen)

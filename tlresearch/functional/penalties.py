@@ -24,13 +24,30 @@ def quadratic_penalty(params: Params, anchor: Params, fisher: Params) -> Float[T
         A scalar in nats; an empty `anchor` gives 0.
 
     Raises:
-        KeyError: a name of `anchor` is missing in `params` or `fisher`.
+        KeyError: a name of `anchor` is missing in `params` or `fisher`, as that of a frozen
+            parameter is in the Fisher; says which and what to do.
     """
     total = next(iter(params.values())).new_zeros(()) if params else torch.zeros(())
     for name, point in anchor.items():
+        if name not in params or name not in fisher:
+            raise KeyError(_absence(anchor, params, fisher))
         gap = params[name] - point
         total = total + (fisher[name] * gap * gap).sum()
     return 0.5 * total
+
+
+def _absence(anchor: Params, params: Params, fisher: Params) -> str:
+    """Which names of `anchor` are missing where, and what to do about the usual reason."""
+    absent, where = [name for name in anchor if name not in params], "params"
+    remedy = "give dict(network.named_parameters()) of the network that the anchor was taken from"
+    if not absent:
+        absent, where = [name for name in anchor if name not in fisher], "fisher"
+        remedy = (
+            "diagonal_fisher leaves out frozen parameters (requires_grad=False), so take the "
+            "anchor of its names: {name: params[name].detach().clone() for name in fisher}"
+        )
+    more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+    return f"anchor names what {where} lacks: {', '.join(absent[:3])}{more}; {remedy}"
 
 
 class Quadratic(NamedTuple):

@@ -34,8 +34,8 @@ def records_of(plan: Plan, store: Store) -> list[Record]:
 
 def table_of(experiment: Experiment, records: list[Record]) -> Table:
     """The table of an experiment from the records of its cells."""
-    configs = {cell.method: cell.config for cell in experiment.cells}
-    current = {label: sources_of(c.method, c.family) for label, c in configs.items()}
+    configs = {(cell.method, cell.setting): cell.config for cell in experiment.cells}
+    current = {row: sources_of(config) for row, config in configs.items()}
     return build_table(
         records,
         experiment.method_labels,

@@ -8,14 +8,17 @@ import dataclasses
 import json
 import os
 import platform
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from tlresearch import families, schema
+from tlresearch import families, own, schema
 from tlresearch.data import catalogue
+from tlresearch.errors import UserError
 from tlresearch.experiment import Cell, Config, Experiment, plain_config
+from tlresearch.launch.probing import Prober, is_foreign, sizes
 from tlresearch.results.store import Store, write_json_atomic
 from tlresearch.settings import Bounds
 
@@ -55,16 +58,45 @@ class Plan:
     device: str
     cells: tuple[tuple[str, Cell], ...] = ()
     """Every cell of the table with its key; equal runs under two names share a key."""
+<<<<<<< HEAD
+    debug: bool = False
+    """Whether every stack is run, records or not."""
+    notes: tuple[str, ...] = ()
+    """What must be told about the new stacks, a line each."""
 
 
-def make_plan(experiment: Experiment, store: Store, device: torch.device) -> Plan:
+def make_plan(
+    experiment: Experiment, store: Store, device: torch.device, probing: bool = False
+=======
+    processes: int = 1
+    """How many train each stack, every one on its part of the batches."""
+
+
+def make_plan(
+    experiment: Experiment, store: Store, device: torch.device, processes: int = 1
+>>>>>>> ddp
+) -> Plan:
     """The plan on disk, continued: stacks that were planned before stay as they are.
 
     Args:
         experiment: its cells are to be run.
         store: where the table's plan lies, if it was begun.
         device: where new stacks run.
+<<<<<<< HEAD
+        probing: whether own methods and foreign backbones that are still to run are tried on a few
+            images of noise, and run one seed at a time where they refuse a stack.
+
+    Raises:
+        UserError: a backbone does not fit the images, or what is tried cannot run.
+=======
+        processes: how many train each new stack.
+
+    Raises:
+        UserError: a backbone does not fit the images, or a batch does not divide into parts.
+>>>>>>> ddp
     """
+    debug = experiment.header.debug
+    prober = Prober() if probing and not debug else None
     # The fingerprint that `catalogue.load` holds the data to; a table can be read without them.
     named = [
         (c.key(catalogue.entry(c.config.benchmark.dataset).fingerprint), c)
@@ -75,28 +107,72 @@ def make_plan(experiment: Experiment, store: Store, device: torch.device) -> Pla
     done = {record["key"] for record in Store(store.root, experiment.name).read()}
     for config in {id(c.config): c.config for c in cells.values()}.values():
         _check_networks(config)
+        _check_parts(config, processes)
     written = _read(store)
     threads = written.get("threads", torch.get_num_threads())
     where = written.get("device", device.type)
+    alike = where == device.type and written.get("processes", 1) == processes
     stacks = []
     for keys in written.get("stacks", []):
+<<<<<<< HEAD
         if where == device.type and all(key in cells for key in keys):
-            stacks.append(_stack({key: cells.pop(key) for key in keys}))
+            planned = {key: cells.pop(key) for key in keys}
+            # An own file may have been edited since; a finished stack is not run again.
+            size = len(keys) if done.issuperset(keys) else _size(planned, len(keys), prober)
+            stacks += _stacks(planned, size)
     finished = {key: cell for key, cell in cells.items() if key in done}
     missing = {key: cell for key, cell in cells.items() if key not in done}
     for group in [*_groups(finished), *_groups(missing)]:  # a finished cell is never run twice
         size = stack_size(next(iter(group.values())).config, device)
+        if not done.issuperset(group):
+            size = _size(group, min(size, len(group)), prober)
+        stacks += _stacks(group, size)
+    notes = tuple(prober.notes) if prober else ()
+    return Plan(tuple(stacks), threads, device.type, tuple(named), debug, notes)
+
+
+def _size(group: dict[str, Cell], size: int, prober: Prober | None) -> int:
+    """`size`, or 1 where the probe says that these cells cannot be one program."""
+    stack = _stack(group)
+    stackable = prober is None or prober.stackable(stack.cells[0], stack.fields, size)
+    return size if stackable else 1
+
+
+def _stacks(group: dict[str, Cell], size: int) -> list[Stack]:
+    items = list(group.items())
+    return [_stack(dict(items[i : i + size])) for i in range(0, len(items), size)]
+=======
+        if alike and all(key in cells for key in keys):
+            stacks.append(_stack({key: cells.pop(key) for key in keys}))
+    finished = {key: cell for key, cell in cells.items() if key in done}
+    missing = {key: cell for key, cell in cells.items() if key not in done}
+    for group in [*_groups(finished), *_groups(missing)]:  # a finished cell is never run twice
+        size = stack_size(next(iter(group.values())).config, device) if processes == 1 else 1
         items = list(group.items())
         stacks += [_stack(dict(items[i : i + size])) for i in range(0, len(items), size)]
-    return Plan(tuple(stacks), threads, device.type, tuple(named))
+    return Plan(tuple(stacks), threads, device.type, tuple(named), processes)
+>>>>>>> ddp
 
 
 def _check_networks(config: Config) -> None:
     """Refuses a backbone that does not fit the images."""
-    channels, height, width = catalogue.entry(config.benchmark.dataset).shape
-    pad = 2 * config.benchmark.pad
+    shape, _ = sizes(config)
+    if is_foreign(config):  # somebody else's code need not know the meta device
+        with torch.random.fork_rng(devices=[]):
+            config.backbone.build(shape)
+        return
     with torch.device("meta"):
-        config.backbone.build((channels, height + pad, width + pad))
+        config.backbone.build(shape)
+
+
+def _check_parts(config: Config, processes: int) -> None:
+    """Refuses batches whose parts would weigh differently in the mean over processes."""
+    if config.train.batch_size % processes:
+        raise UserError(
+            f"train.batch_size: {config.train.batch_size} samples do not divide into equal parts "
+            f"for {processes} processes; choose a multiple of {processes}, or another "
+            "--nproc-per-node"
+        )
 
 
 def write_plan(plan: Plan, store: Store) -> None:
@@ -105,6 +181,7 @@ def write_plan(plan: Plan, store: Store) -> None:
         store.plan_path,
         {
             "device": plan.device,
+            **({"processes": plan.processes} if plan.processes > 1 else {}),
             "threads": plan.threads,
             "stacks": [list(stack.keys) for stack in plan.stacks],
             "labels": [stack.label for stack in plan.stacks],
@@ -126,11 +203,12 @@ def _configs(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computed a record."""
+def versions(config: Config | None = None) -> dict[str, str]:
+    """Versions of what computed a record; of what a configuration uses beside, too."""
     import tlresearch
 
-    return {
+    settings = getattr(config and config.backbone, "settings", None)
+    return getattr(settings, "versions", {}) | {
         "tlresearch": tlresearch.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -203,14 +281,13 @@ def stack_size(config: Config, device: torch.device) -> int:
     """
     if config.train.stack != "auto":
         return int(config.train.stack)
+    if config.train.channels_last:
+        return 1
     if device.type == "cuda":
         return LARGEST_STACK
-    entry = catalogue.entry(config.benchmark.dataset)
-    channels, height, width = entry.shape
-    pad = config.benchmark.pad
-    classes = entry.classes * config.benchmark.tasks
-    shape = (channels, height + 2 * pad, width + 2 * pad)
-    networks = config.method.networks(config.backbone, shape, classes, 0)
+    shape, classes = sizes(config)
+    with own.blamed("the networks cannot be built") if is_foreign(config) else nullcontext():
+        networks = config.method.networks(config.backbone, shape, classes, 0)
     parameters = sum(p.numel() for p in networks.parameters())
     if any(isinstance(m, torch.nn.modules.conv._ConvNd) for m in networks.modules()):
         return 1

@@ -19,7 +19,8 @@ def plan_text(experiment: Experiment, plan: Plan, waiting: list[Stack]) -> str:
     lines = [
         f"{experiment.name}: {total} runs, {total - left} done, {left} to do, "
         f"in {len(waiting)} stacks of up to {largest} seeds, "
-        f"on {plan.device} with {plan.threads} threads."
+        f"on {plan.device} with {plan.threads} threads"
+        + (f" in each of {plan.processes} processes." if plan.processes > 1 else ".")
     ]
     for label in experiment.method_labels:
         own = [s for s in plan.stacks if s.cells[0].method == label]
@@ -30,8 +31,8 @@ def plan_text(experiment: Experiment, plan: Plan, waiting: list[Stack]) -> str:
 
 
 @contextmanager
-def reporter(waiting: list[Stack]) -> Iterator[Reporter]:
-    """Progress bars on the error stream, if it is a terminal; otherwise silence."""
+def reporter(waiting: list[Stack], bars: bool = True) -> Iterator[Reporter]:
+    """Progress bars on the error stream, if it is a terminal and `bars`; else silence."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -50,18 +51,18 @@ def reporter(waiting: list[Stack]) -> Iterator[Reporter]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     ]
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        whole = bars.add_task("runs", total=sum(len(stack.keys) for stack in waiting))
-        current = bars.add_task("steps", total=None)
+    with Progress(*columns, console=console, disable=not (bars and console.is_terminal)) as shown:
+        whole = shown.add_task("runs", total=sum(len(stack.keys) for stack in waiting))
+        current = shown.add_task("steps", total=None)
 
         def begin(stack: Stack, steps: int) -> None:
-            bars.reset(current, description=stack.label, total=steps)
+            shown.reset(current, description=stack.label, total=steps)
 
         def advance(steps: int) -> None:
-            bars.advance(current, steps)
+            shown.advance(current, steps)
 
         def end(stack: Stack, outcomes: list[Any]) -> None:
-            bars.advance(whole, len(stack.keys))
+            shown.advance(whole, len(stack.keys))
             for seed, outcome in zip((c.seed for c in stack.cells), outcomes, strict=True):
                 if outcome.status == "failed":
                     console.print(f"{stack.label}, seed {seed} was stopped: {outcome.reason}")

@@ -13,15 +13,20 @@ from pathlib import Path
 PACKAGE = "tlresearch"
 
 
-def source_hash(modules: Iterable[str]) -> str:
+def source_hash(modules: Iterable[str], files: Iterable[bytes] = ()) -> str:
     """SHA-256 over the code of `modules` and of every module of ours that they import; hexadecimal.
 
     Args:
         modules: dotted names, e.g. `tlresearch.continual.ewc`. A package stands for its `__init__`.
+        files: the contents of Python files that are not ours; what they import of ours counts too.
     """
+    trees = [ast.parse(file) for file in files]
+    named = [*modules, *(name for tree in trees for name in _named(tree))]
     digest = hashlib.sha256()
-    for name in sorted(reachable(modules)):
+    for name in sorted(reachable(named)):
         digest.update(name.encode() + b"\0" + _code(name) + b"\0")
+    for code in sorted(_dump(tree).encode() for tree in trees):
+        digest.update(b"\0" + code)
     return digest.hexdigest()
 
 
@@ -55,10 +60,15 @@ def _tree(name: str) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
 def _imports(name: str) -> list[str]:
     """Names that an import statement of the module may mean; not all of them are modules."""
+    return _named(_tree(name))
+
+
+def _named(tree: ast.Module) -> list[str]:
     names = []
-    for node in ast.walk(_tree(name)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:

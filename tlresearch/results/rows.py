@@ -96,7 +96,7 @@ def build_table(
     settings: Sequence[str],
     metrics: Sequence[str],
     published: Sequence[Published] = (),
-    current_source: Mapping[str, str] | None = None,
+    current_source: Mapping[tuple[str, str], str] | None = None,
     *,
     seeds: Sequence[int] | None = None,
     cells: Iterable[tuple[str, str]] | None = None,
@@ -111,8 +111,8 @@ def build_table(
         settings: one table each, in order; `[""]` where there is only one.
         metrics: names; the first is the primary one, which is tested.
         published: their rows are found by method and setting.
-        current_source: hash of the source files in use now, by method; a cell with a record
-            made by others is stale. None marks nothing.
+        current_source: hash of the source files in use now, by method and setting; a cell with a
+            record made by others is stale. None marks nothing.
         seeds: the seeds that each cell should have; None: those that it has.
         cells: the (method, setting) pairs to expect; None: all of them. A pair that is
             expected and has no record is in the table, as missing.
@@ -129,7 +129,7 @@ def build_table(
     expected = {(m, s) for m in methods for s in settings} if cells is None else set(cells)
     by_cell, left_out = _group(records, expected)
     order = [(m, s) for s in settings for m in methods if (m, s) in expected]
-    known = {pair: _cell(by_cell.get(pair, {}), pair[0], seeds, current_source) for pair in order}
+    known = {pair: _cell(by_cell.get(pair, {}), pair, seeds, current_source) for pair in order}
     finished = {pair: _finished(by_cell.get(pair, {})) for pair in order}
     rows = [row for pair in order for metric in metrics
             for row in _rows(pair, metric, finished[pair], published)]  # fmt: skip
@@ -199,13 +199,13 @@ def _finished(cell: Mapping[int, Record]) -> dict[int, Record]:
 
 def _cell(
     cell: Mapping[int, Record],
-    method: str,
+    pair: tuple[str, str],
     seeds: Sequence[int] | None,
-    current_source: Mapping[str, str] | None,
+    current_source: Mapping[tuple[str, str], str] | None,
 ) -> Cell:
     """What there is of a cell."""
     finished = _finished(cell)
-    current = (current_source or {}).get(method)
+    current = (current_source or {}).get(pair)
     return Cell(
         finished=tuple(finished),
         failed=tuple(

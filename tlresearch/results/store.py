@@ -73,9 +73,14 @@ def digest(record: Record) -> str:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Writes UTF-8 text whole or not at all; makes missing folders.
+    """Writes UTF-8 text as `write_bytes_atomic` writes bytes."""
+    write_bytes_atomic(path, text.encode("utf-8"))
 
-    The text goes to a temporary name in the same folder, is flushed to the disk, then renamed.
+
+def write_bytes_atomic(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all; makes missing folders.
+
+    The bytes go to a temporary name in the same folder, are flushed to the disk, then renamed.
 
     Raises:
         UserError: the place cannot be written (permission, full disk, a file in the way).
@@ -83,8 +88,8 @@ def write_text_atomic(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with open(temporary, "xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

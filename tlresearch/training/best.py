@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tlresearch.training.stack import SeedStack
@@ -24,14 +24,15 @@ class Best:
         score = torch.full((stack.size,), -float("inf"), dtype=torch.float64, device=device)
         return Best(score, _copy(stack.params), _copy(stack.buffers))
 
-    def update(self, stack: SeedStack, score: Float[Tensor, " seeds"]) -> None:
-        """Takes the weights of the seeds whose score is above their best."""
+    def update(self, stack: SeedStack, score: Float[Tensor, " seeds"]) -> Bool[Tensor, " seeds"]:
+        """Takes the weights of the seeds whose score is above their best; says which."""
         better = score > self.score
         self.score = torch.where(better, score, self.score)
         for kept, now in ((self.params, stack.params), (self.buffers, stack.buffers)):
             for name, value in now.items():
                 seeds = better.view(-1, *[1] * (value.dim() - 1))
                 kept[name] = torch.where(seeds, value.detach(), kept[name])
+        return better
 
     def restore(self, stack: SeedStack) -> None:
         """Writes the best weights into the stack."""

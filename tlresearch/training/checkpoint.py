@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from tlresearch.errors import UserError
+from tlresearch.training.averages import Average
 from tlresearch.training.loop import Training
+from tlresearch.training.scaler import Scaler
 from tlresearch.training.tree import from_plain, to_plain
 
 
@@ -29,6 +31,8 @@ def save(path: Path, training: Training, place: dict[str, Any]) -> None:
         "steps": training.steps,
         "active": training.active,
         "failures": training.failures,
+        "scaler": training.scaler and [training.scaler.scale, training.scaler.good],
+        "average": training.average and training.average.values,
         "place": place,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +66,9 @@ def load(path: Path, training: Training) -> dict[str, Any]:
         training.steps = plain["steps"]
         training.active = plain["active"]
         training.failures = plain["failures"]
+        training.scaler = Scaler(*plain["scaler"]) if plain["scaler"] else None
+        average = plain["average"]
+        training.average = Average(training.train.average, average) if average else None
         place = plain["place"]
     except (pickle.UnpicklingError, LookupError, TypeError, ValueError, RuntimeError, OSError):
         raise UserError(

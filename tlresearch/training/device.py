@@ -1,9 +1,10 @@
 """Where and in which precision a run computes."""
 
 import ctypes
-import os
 import platform
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -54,20 +55,45 @@ def prepare_process(threads: int | None = None) -> None:
             libc.mallopt(option, value)
 
 
-def pin_threads() -> None:
-    """Binds OpenMP's threads to cores, unless the user said otherwise. Before torch is imported.
-
-    Runs on a two-core machine were seen at the speed of one thread, less often when bound; why is
-    not established.
-    """
-    os.environ.setdefault("OMP_PROC_BIND", "true")
-
-
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which a loss is computed: bfloat16 autocast for `bf16-mixed`."""
-    if precision == "bf16-mixed":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
+    """The context in which a loss is computed: autocast for `bf16-mixed` and `fp16-mixed`."""
+    kinds = {"bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16}
+    if precision in kinds:
+        return torch.autocast(device.type, dtype=kinds[precision])
     return nullcontext()
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Within: whether CUDA's float32 products may use TensorFloat-32; restored after.
+
+    torch itself allows it for convolutions and not for matrix products; here it is both or none,
+    as the experiment says.
+    """
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most memory used so far, in bytes: by torch on a GPU, by this process on the CPU.
+
+    0 where the system does not tell.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024
 
 
 def dtype_of(precision: str) -> torch.dtype:

@@ -1,7 +1,7 @@
 """`fit`, the only training loop, and what changes while it runs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from tlresearch.backbones.layers import dropout_keys
 from tlresearch.functional import random
+from tlresearch.training.averages import Average
 from tlresearch.training.device import autocast
 from tlresearch.training.method import Labelled, Loss, Method
 from tlresearch.training.optimizers import clip_per_seed, make_optimizer, schedule_factor
+from tlresearch.training.scaler import LEAST_SCALE, Scaler
 from tlresearch.training.settings import Train
 from tlresearch.training.stack import SeedStack
 from tlresearch.training.tree import Tree
@@ -58,11 +60,19 @@ class Training:
     failures: list[str | None]
     """Why a seed was stopped."""
     dropout_layers: list[str] = field(default_factory=list)
+    statistics: list[str] = field(default_factory=list)
+    """Buffers that a forward pass moves: all but the keys of dropout."""
+    scaler: Scaler | None = None
+    """With fp16-mixed."""
+    average: Average | None = None
+    """While a task with `train.average` is trained on."""
     _kept: dict[int, list[Tensor]] = field(default_factory=dict)
     """Slices of the stopped seeds, written back after each step of the others."""
+    _before: dict[str, Tensor] = field(default_factory=dict)
+    """The statistics before the current step."""
 
     def step_tensors(self) -> list[Tensor]:
-        """What an optimiser step changes, each with the seeds first."""
+        """What a step changes, each with the seeds first: weights, statistics, moments."""
         leaves = list(self.stack.leaves.values())
         moments = [
             value
@@ -70,39 +80,73 @@ class Training:
             for name, value in self.optimizer.state.get(leaf, {}).items()
             if name != "step" and isinstance(value, Tensor)
         ]
-        together = [t.detach() for t in leaves + moments]
-        return [t.unsqueeze(0) for t in together] if self.stack.direct else together
+        statistics = [self.stack.buffers[name] for name in self.statistics]
+        if self.stack.direct:
+            weights, moments = ([t.detach().unsqueeze(0) for t in ts] for ts in (leaves, moments))
+            return weights + statistics + moments
+        return [t.detach() for t in leaves] + statistics + moments
 
-    def stop(self, place: int, reason: str) -> None:
+    def stop(self, place: int, reason: str | None) -> None:
         """Stops one seed before its step is taken; the others go on untouched.
 
-        Its weights and optimiser state stay; running statistics do not, as the forward pass that
-        gave the reason to stop has already moved them.
+        It keeps the weights, running statistics and optimiser state from before the step.
+
+        Args:
+            place: the seed's place in the stack.
+            reason: why it failed; None: it has learned enough for this task (see `wake`).
         """
         self.active[place] = False
         self.failures[place] = reason
+        self.keep(place)
+        # Not into the buffers yet: the backward pass of the others still needs them as they are.
+        first = len(self.stack.leaves)
+        for i, before in enumerate(self._before.values()):
+            self._kept[place][first + i] = before[place].clone()
+
+    def keep(self, place: int) -> None:
+        """Remembers what `restore_stopped` writes back."""
         self._kept[place] = [t[place].clone() for t in self.step_tensors()]
 
     def restore_stopped(self) -> None:
-        """Writes the stopped seeds' weights and optimiser state back."""
+        """Writes the stopped seeds' weights, statistics and optimiser state back."""
         if not self._kept:
             return
         tensors = self.step_tensors()
         for place, kept in self._kept.items():
-            # Moments come after the leaves, and are 0 before the optimiser's first step.
+            # Moments come last, and are 0 before the optimiser's first step.
             kept += [torch.zeros_like(t[place]) for t in tensors[len(kept) :]]
             for tensor, value in zip(tensors, kept, strict=True):
                 tensor[place] = value
 
-    def count_step(self) -> None:
-        """One more step for the seeds that took it."""
+    def remember_statistics(self) -> None:
+        """Before a step, which may find that a seed has to stop."""
+        if self.statistics:
+            self._before = {name: self.stack.buffers[name].clone() for name in self.statistics}
+
+    def wake(self) -> None:
+        """Lets the seeds that were stopped without a failure go on, at the next task."""
+        for place, failure in enumerate(self.failures):
+            if failure is None:
+                self.active[place] = True
+                self._kept.pop(place, None)
+
+    def finish_step(self, left_out: Sequence[int] = ()) -> None:
+        """One more step for the active seeds; the stopped ones get back what they had.
+
+        Args:
+            left_out: places that were kept for this step only.
+        """
+        self.restore_stopped()
+        for place in left_out:
+            del self._kept[place]
+        self._before = {}
         self.steps = [n + active for n, active in zip(self.steps, self.active, strict=True)]
 
     def keep_stopped(self) -> None:
         """Remembers the stopped seeds' slices again, after a checkpoint was read."""
         for place, active in enumerate(self.active):
             if not active:
-                self._kept[place] = [t[place].clone() for t in self.step_tensors()]
+                self.keep(place)
 
     def reset_optimizer(self) -> None:
         """Forgets the optimiser's moments; stopped seeds keep their weights."""
@@ -129,6 +173,8 @@ def start(
     state: Tree,
 ) -> Training:
     """A training at step 0."""
+    keys = dropout_keys(stack.module)
+    device = next(iter(stack.params.values())).device
     return Training(
         seeds=list(seeds),
         stack=stack,
@@ -140,7 +186,9 @@ def start(
         steps=[0] * len(seeds),
         active=[True] * len(seeds),
         failures=[None] * len(seeds),
-        dropout_layers=dropout_keys(stack.module),
+        dropout_layers=keys,
+        statistics=[name for name in stack.buffers if name not in keys],
+        scaler=Scaler.start(stack.size, device) if train.precision == "fp16-mixed" else None,
     )
 
 
@@ -158,14 +206,14 @@ def fit(
 
     Args:
         training: what is trained.
-        batch: the fields of `Labelled` at a step, stacked: (S, B, …).
+        batch: the fields of `Labelled`, stacked: (S, B, …). Step t takes the batches
+            t · accumulate … (t + 1) · accumulate − 1.
         steps: length of this stage; the schedule runs over `train.steps`.
         first_step: where to go on.
         observer: sees every step.
     """
     observer = observer or Silent()
     train, stack, optimizer = training.train, training.stack, training.optimizer
-    device = next(iter(stack.params.values())).device
     loss_of = _bind_loss(training)
     leaves = list(stack.leaves.values())
     stack.train()
@@ -173,13 +221,82 @@ def fit(
         if not any(training.active):
             return
         _set_learning_rate(optimizer, train, step)
-        _set_dropout_keys(training)
+        training.remember_statistics()
+        optimizer.zero_grad()
+        loss = _backward(training, loss_of, batch, step)
+        if not any(training.active):
+            training.finish_step()
+            return
+        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
+        left_out = _unscale(training, gradients, step)
+        if train.clip:
+            clip_per_seed(gradients, train.clip, stacked=not stack.direct)
+        optimizer.step()
+        training.finish_step(left_out)
+        if training.average:
+            training.average.update(stack, training.active)
+        observer.after_step(step, loss)
+
+
+def _backward(
+    training: Training,
+    loss_of: Callable[..., Loss],
+    batch: Callable[[int], tuple[Tensor | None, ...]],
+    step: int,
+) -> Loss:
+    """The mean loss of the step's batches; its gradient is left in the leaves."""
+    train, stack = training.train, training.stack
+    device = next(iter(stack.params.values())).device
+    losses = []
+    for part in range(train.accumulate):
+        _set_dropout_keys(training, part)
         with autocast(train.precision, device):
-            loss = loss_of(*batch(step))
+            loss = loss_of(*batch(step * train.accumulate + part))
         total = loss.total if stack.direct else loss.total.sum()
         if not math.isfinite(total.item()):
             _stop_non_finite(training, loss, step)
             if not any(training.active):
+<<<<<<< HEAD
+                return loss
+        if training.scaler:
+            total = training.scaler.scaled(loss.total)
+        (total / train.accumulate if train.accumulate > 1 else total).backward()
+        losses.append(loss)
+    return losses[0] if train.accumulate == 1 else _mean(losses)
+
+
+def _mean(losses: list[Loss]) -> Loss:
+    """The mean of the losses and of each of their terms."""
+    totals = torch.stack([loss.total.detach() for loss in losses])
+    terms = {
+        name: torch.stack([loss.terms[name].detach() for loss in losses]).mean(0)
+        for name in losses[0].terms
+    }
+    return Loss(totals.mean(0), terms)
+
+
+def _unscale(training: Training, gradients: list[Tensor], step: int) -> list[int]:
+    """Undoes the loss scale; the places of the seeds that leave this step out.
+
+    Those are kept like stopped ones, for this step only.
+    """
+    scaler = training.scaler
+    if scaler is None:
+        return []
+    finite = scaler.unscale(gradients, stacked=not training.stack.direct)
+    left_out = []
+    for place, (fine, lowest) in enumerate(zip(finite, scaler.exhausted(), strict=True)):
+        if fine or not training.active[place]:
+            continue
+        if lowest:
+            reason = f"the gradient was not finite at step {step}, at loss scale {LEAST_SCALE:g}"
+            training.stop(place, reason)
+        else:
+            training.keep(place)
+            left_out.append(place)
+    scaler.update(finite)
+    return left_out
+=======
                 return
         optimizer.zero_grad()
         total.backward()
@@ -189,18 +306,23 @@ def fit(
         optimizer.step()
         training.restore_stopped()
         training.count_step()
+        stack.average_buffers()
         observer.after_step(step, loss)
+>>>>>>> ddp
 
 
 def _bind_loss(training: Training) -> Callable[..., Loss]:
     """The method's loss as a function of a batch's tensors, for all seeds."""
-    method = training.method
+    method, last = training.method, training.train.channels_last
     names: list[str] = []
 
     def loss(
         networks: nn.Module, fields: dict[str, Tensor], state: Tree, *batch: Tensor
     ) -> tuple[Tensor, ...]:
-        value = with_fields(method, fields).loss(networks, state, Labelled(*batch))
+        labelled = Labelled(*batch)
+        if last and labelled.x.dim() == 4:
+            labelled = labelled._replace(x=labelled.x.contiguous(memory_format=torch.channels_last))
+        value = with_fields(method, fields).loss(networks, state, labelled)
         names[:] = value.terms
         return (value.total, *value.terms.values())
 
@@ -215,16 +337,20 @@ def _bind_loss(training: Training) -> Callable[..., Loss]:
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, train: Train, step: int) -> None:
-    if train.schedule != "constant":
+    if train.schedule != "constant" or train.warmup:
         for group in optimizer.param_groups:
             group["lr"] = train.lr * schedule_factor(train, step)
 
 
-def _set_dropout_keys(training: Training) -> None:
-    """The key of dropout layer i: fold(key(seed, "dropout", step), i), by each seed's own steps."""
+def _set_dropout_keys(training: Training, part: int) -> None:
+    """The key of dropout layer i: fold(key(seed, "dropout", n), i).
+
+    n counts the seed's own forward passes.
+    """
     if not training.dropout_layers:
         return
-    keys = random.make_key(torch.tensor(training.seeds), "dropout", torch.tensor(training.steps))
+    passes = torch.tensor(training.steps) * training.train.accumulate + part
+    keys = random.make_key(torch.tensor(training.seeds), "dropout", passes)
     for i, name in enumerate(training.dropout_layers):
         training.stack.buffers[name].copy_(random.fold(keys, i))
 

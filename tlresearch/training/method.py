@@ -7,7 +7,7 @@ seed; the loop maps `loss` over a stack of them.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
@@ -33,10 +33,30 @@ class Loss(NamedTuple):
 
 
 class TaskData(Protocol):
-    """The training data of one task for one seed, as `after_task` sees it."""
+    """The training data of one task for one seed, as `after_task` sees it.
 
-    def batches(self, samples: int | None = None) -> Iterable[tuple[Tensor, Tensor, Tensor | None]]:
-        """(x, y, mask) in chunks: all data in order, or `samples` without replacement."""
+    Of several processes each sees its part: a statistic of it has to go through `average`.
+    """
+
+    def batches(
+        self, samples: int | None = None, multiple: int = 1
+    ) -> Iterable[tuple[Tensor, Tensor, Tensor | None]]:
+        """(x, y, mask) in chunks: all data in order, or `samples` without replacement.
+
+        Of several processes each has a contiguous part of them, possibly empty, that begins at a
+        multiple of `multiple`.
+        """
+        ...
+
+    def places(self, samples: int | None = None, multiple: int = 1) -> range:
+        """Where this process's part lies among the samples of all; see `batches`."""
+        ...
+
+    def average(self, tree: Tree, weight: float, /) -> Tree:
+        """The mean of a tree of tensors over processes, by weights such as numbers of samples.
+
+        To be called by all processes, in the same order.
+        """
         ...
 
     def key(self, purpose: str) -> Tensor:
@@ -48,13 +68,16 @@ class TaskData(Protocol):
 class Method:
     """Supervised training of a backbone and a linear head; the base of the methods."""
 
+    second_order: ClassVar[bool] = False
+    """Whether `loss` differentiates a gradient; then norms must be exact in second order."""
+
     def networks(
         self, backbone: Any, shape: tuple[int, int, int], classes: int, seed: int
     ) -> nn.Module:
         """What is trained: a classifier with parameters drawn under `seed`.
 
         Args:
-            backbone: settings of a backbone (an entry of `backbones.BACKBONES`).
+            backbone: settings of a backbone (of a class in `backbones.BACKBONES`, or foreign).
             shape: (channels, height, width) of an input.
             classes: units of the head.
             seed: seed of the initialisation.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tlresearch.training import checkpoint
+from tlresearch.training.device import peak_memory
 from tlresearch.training.loop import Training
 from tlresearch.training.method import Loss
 
@@ -56,12 +57,17 @@ class RunObserver:
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     stage: int = 0
     """Which stage trains now, for the log."""
+    track: Callable[[dict[str, Any]], None] = lambda entry: None
+    """Told of each line of the log."""
     _last_save: float = field(default_factory=time.monotonic)
+    _last_log: float = field(default_factory=time.monotonic)
     _unreported: int = 0
+    _unlogged: int = 0
 
     def after_step(self, step: int, loss: Loss) -> None:
         """Every so many steps a log line and progress, every so many seconds a checkpoint."""
         self._unreported += 1
+        self._unlogged += 1
         if step % LOG_EVERY == 0:
             self._log(step, loss)
         if self._unreported >= 20:
@@ -87,6 +93,17 @@ class RunObserver:
         entry: dict[str, Any] = {"stage": self.stage, "step": step, "seeds": self.training.seeds}
         named = {"loss": loss.total} | loss.terms
         entry |= {name: value.reshape(-1).tolist() for name, value in named.items()}
+        entry |= self._costs()
         self.files.log.parent.mkdir(parents=True, exist_ok=True)
         with self.files.log.open("a") as file:
             file.write(json.dumps(entry) + "\n")
+        self.track(entry)
+
+    def _costs(self) -> dict[str, float]:
+        """Training samples of all seeds a second since the last line, and the peak of memory."""
+        train, now = self.training.train, time.monotonic()
+        samples = self._unlogged * train.batch_size * train.accumulate * len(self.training.seeds)
+        rate = samples / max(now - self._last_log, 1e-9)
+        self._unlogged, self._last_log = 0, now
+        device = next(iter(self.training.stack.params.values())).device
+        return {"samples_per_second": round(rate, 1), "memory_bytes": peak_memory(device)}

@@ -26,14 +26,19 @@ def make_optimizer(train: Train, leaves: Iterable[Tensor]) -> torch.optim.Optimi
 def schedule_factor(train: Train, step: int) -> float:
     """What the learning rate is multiplied by at `step` (from 0) of `train.steps`.
 
-    constant: 1. cosine: ½ (1 + cos(π step / steps)) (Loshchilov and Hutter 2017, eq. 5, one
-    period). multistep: gamma for each milestone m with step ≥ m · steps.
+    In the first w = round(warmup · steps) steps: (step + 1) / w (Goyal et al., arXiv:1706.02677,
+    section 2.2). After them, constant: 1. cosine: ½ (1 + cos(π (step − w) / (steps − w)))
+    (Loshchilov and Hutter 2017, eq. 5, one period). multistep: gamma for each milestone m with
+    step ≥ m · steps.
     """
-    progress = step / train.steps
+    warm = round(train.warmup * train.steps)
+    if step < warm:
+        return (step + 1) / warm
     if train.schedule == "cosine":
+        progress = (step - warm) / (train.steps - warm)
         return 0.5 * (1 + math.cos(math.pi * progress))
     if train.schedule == "multistep":
-        return train.gamma ** sum(progress >= m for m in train.milestones)
+        return train.gamma ** sum(step / train.steps >= m for m in train.milestones)
     return 1.0
 
 

@@ -18,7 +18,9 @@ class Train:
     steps: Count = 2000
     """Optimiser steps; in a stream, for each task."""
     batch_size: Count = 128
-    """Samples a step."""
+    """Samples of one forward and backward pass."""
+    accumulate: Count = 1
+    """Passes whose gradients are averaged for one step; the effective batch is their product."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """One of torch.optim's elementwise optimisers."""
     lr: Positive = 1e-3
@@ -31,6 +33,8 @@ class Train:
     """L2 penalty (sgd, adam) or decoupled decay (adamw)."""
     schedule: Literal["constant", "cosine", "multistep"] = "constant"
     """Learning rate over the steps of one `fit`: lr · factor(step / steps)."""
+    warmup: Fraction = 0.0
+    """Fraction of the steps in which the rate rises linearly, before the schedule begins."""
     milestones: tuple[Fraction, ...] = ()
     """Multistep: fractions of the steps after which the rate is multiplied by `gamma`."""
     gamma: Positive = 0.1
@@ -43,8 +47,18 @@ class Train:
     """Weights at the end of a task: the last, or the best on the held-out part."""
     evaluate_every: Count = 200
     """Selected: steps between evaluations on the held-out part."""
-    precision: Literal["fp32", "fp64", "bf16-mixed"] = "fp32"
-    """Of the computation; with bf16-mixed, weights and optimiser stay in float32."""
+    patience: Annotated[int, Bounds(ge=0)] = 0
+    """Selected: a seed's task ends after so many evaluations without a better one; 0: never."""
+    average: Fraction = 0.0
+    """Decay of an exponential average of the weights, which replaces them at the end of a task
+    and is what `selected` measures; 0: none."""
+    precision: Literal["fp32", "fp64", "bf16-mixed", "fp16-mixed"] = "fp32"
+    """Of the computation; with -mixed, weights and optimiser stay in float32. fp16-mixed scales
+    the loss, each seed's by a scale of its own."""
+    tf32: bool = False
+    """CUDA: whether float32 products may round their factors to TensorFloat-32 (10 bits)."""
+    channels_last: bool = False
+    """Images and filters in the order batch, rows, columns, channels; one seed at a time."""
     compile: bool = False
     """Through `torch.compile` (needs a C++ compiler on a CPU)."""
     stack: Literal["auto"] | Annotated[int, Bounds(ge=1)] = "auto"
@@ -57,12 +71,15 @@ def check_train(train: Train) -> str | None:
         return "train.milestones: schedule 'multistep' needs some, e.g. [0.5, 0.75]"
     if list(train.milestones) != sorted(train.milestones):
         return "train.milestones: expected fractions in rising order, e.g. [0.5, 0.75]"
+    if train.channels_last and train.stack not in ("auto", 1):
+        return "train.channels_last: one seed trains at a time; set train.stack: 1 or leave it out"
     unread = {
         "milestones": ("schedule", train.schedule != "multistep"),
         "gamma": ("schedule", train.schedule != "multistep"),
         "betas": ("optimizer", train.optimizer == "sgd"),
         "momentum": ("optimizer", train.optimizer != "sgd"),
         "evaluate_every": ("checkpoint", train.checkpoint == "last"),
+        "patience": ("checkpoint", train.checkpoint == "last"),
     }
     for name, (choice, is_unread) in unread.items():
         if is_unread and getattr(train, name) != getattr(Train(), name):

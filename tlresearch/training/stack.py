@@ -6,6 +6,7 @@ directly on a module whose parameters share memory with the stack.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.utils import _pytree as pytree
 
+from tlresearch.backbones.layers import set_dropout_part
+from tlresearch.training.distributed import ALONE, Processes
 from tlresearch.training.tree import Tree, take
 
 PerSeed = Callable[..., tuple[Tensor, ...]]
@@ -52,6 +55,9 @@ class SeedStack:
     with S > 1 stacked, and the weight of a linear layer as (S, in, out). So does the gradient of a
     mapped linear layer lie in memory: any other order would be copied at each step."""
     size: int
+    processes: Processes = ALONE
+    """Who trains the stack, each on its part of the batch; several only with S = 1."""
+    _wrapped: nn.Module | None = None
 
     @property
     def direct(self) -> bool:
@@ -76,11 +82,15 @@ class SeedStack:
 
         Returns:
             A function of the remaining arguments, stacked tensors or None, that returns the
-            results: (S,) each, or () each where the stack is `direct`.
+            results: (S,) each, or () each where the stack is `direct`. Among several processes,
+            which give their parts of the batch, it returns the mean results of all; the first
+            carries the gradient, averaged in the backward pass.
         """
         if self.direct:
             own = [take(constant, 0) for constant in constants]
             plain = torch.compile(function) if compile else function
+            if self.processes.size > 1:
+                return self._bind_part(plain, own)
             return lambda *args: plain(
                 self.module, *own, *(None if a is None else a[0] for a in args)
             )
@@ -110,6 +120,42 @@ class SeedStack:
 
         return call
 
+    def _bind_part(self, function: PerSeed, constants: Sequence[Tree]) -> Mapped:
+        """`function` on this process's part of a batch.
+
+        The wrapped module's forward is `function` itself: DistributedDataParallel averages only
+        what goes through its forward, and nothing, without a word, if it is called otherwise.
+        """
+
+        def on_part(networks: nn.Module, *args: Any) -> tuple[Tensor, ...]:
+            first, *rest = function(networks, *constants, *args)
+            return (first, *(value.detach() for value in rest))
+
+        wrapped = self._wrapped = self.processes.wrap(_Bound(self.module, on_part))
+
+        def call(*args: Tensor | None) -> tuple[Tensor, ...]:
+            first, *rest = wrapped(*(None if a is None else a[0] for a in args))
+            mean, *means = self.processes.average([first.detach(), *rest])
+            return (mean + (first - first.detach()), *means)
+
+        return call
+
+    def local_gradients(self, enabled: bool = True) -> AbstractContextManager[None]:
+        """Within it (forward and backward) gradients add up in each process, not averaged.
+
+        For all but the last part of an accumulated step, whose backward averages the sum.
+        """
+        if not enabled or self._wrapped is None:
+            return nullcontext()
+        return self.processes.unsynchronised(self._wrapped)
+
+    def average_buffers(self) -> None:
+        """Running statistics averaged over processes, each of which saw its part of the batch."""
+        floats = [b for b in self.buffers.values() if b.is_floating_point()]
+        if self.processes.size > 1 and floats:
+            for buffer, mean in zip(floats, self.processes.average(floats), strict=True):
+                buffer.copy_(mean)
+
     def one(self, index: int) -> nn.Module:
         """The module with the weights of one seed (shared memory; valid until the next call)."""
         if self.direct:
@@ -121,19 +167,31 @@ class SeedStack:
         return self.module
 
 
-def stack_networks(networks: Sequence[nn.Module], device: torch.device | str = "cpu") -> SeedStack:
+def stack_networks(
+    networks: Sequence[nn.Module],
+    device: torch.device | str = "cpu",
+    processes: Processes = ALONE,
+) -> SeedStack:
     """Stacks the networks of S seeds on a device; S = 1 keeps the module's own tensors.
 
     Args:
         networks: one module per seed, equal in structure.
         device: where the stack lies.
+        processes: who trains it.
+
+    Raises:
+        ValueError: several networks and several processes.
     """
     module = networks[0].to(device)
+    if processes.size > 1:
+        if len(networks) > 1:
+            raise ValueError(f"{processes.size} processes train one network, not {len(networks)}")
+        set_dropout_part(module, processes.rank)
     if len(networks) == 1:
         leaves: dict[str, Tensor] = {k: p for k, p in module.named_parameters()}
         params = {k: p.detach().unsqueeze(0) for k, p in leaves.items()}
         buffers = {k: b.unsqueeze(0) for k, b in module.named_buffers()}
-        return SeedStack(module, params, buffers, leaves, 1)
+        return SeedStack(module, params, buffers, leaves, 1, processes)
     stacked, buffers = stack_module_state([network.to(device) for network in networks])
     turned = _linear_weights(module)
     leaves = {
