@@ -166,7 +166,9 @@ def test_ctrl_c_ends_with_130_and_a_sentence(command: Command, monkeypatch):
     monkeypatch.setattr(protocol, "run_stack", interrupted)
     code, _, err = command("run")
     assert code == 130
-    assert err.strip() == "tlresearch: stopped; the same command goes on where it was"
+    expected = "tlresearch: stopped; naive seed 0-1 has no checkpoint yet and starts anew; "
+    assert err.strip().startswith(f"{expected}0 of 4 runs are done; go on with: ")
+    assert err.strip().endswith(f" run {command.file} --results {command.results}")
     monkeypatch.undo()
     monkeypatch.setattr(device, "prepare_process", lambda threads=None: None)
     assert command("run")[0] == 0

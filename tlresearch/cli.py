@@ -1,4 +1,4 @@
-"""The command `tlresearch`: run, table, export, list, describe, data.
+"""The command `tlresearch`: run, table, list, describe, data.
 
 torch and the rest are imported when a command needs them, so that `--help` answers at once and
 OpenMP's settings are in place before torch reads them.
@@ -7,18 +7,25 @@ OpenMP's settings are in place before torch reads them.
 import argparse
 import os
 import sys
-from bdb import BdbQuit
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tlresearch import __version__
-from tlresearch.errors import UserError
+from tlresearch.errors import UserError, notice
+from tlresearch.files import FULL, claim, silently, unwritable
+from tlresearch.launch import stopping
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns 0, or 1 (a seed failed), 2 (bad input), 130 (Ctrl-C)."""
+    """Runs one command; its exit code.
+
+    Returns:
+        0, or 1 (a seed failed), 2 (bad input, a full disk), 130 (Ctrl-C), 143 (SIGTERM).
+    """
     options = _parse(arguments)
+    options.line = stopping.command_line(arguments)
     _pin_threads()
     try:
         code = options.command(options)
@@ -27,13 +34,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"tlresearch: {error}", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, BdbQuit):
-        print("\ntlresearch: stopped; the same command goes on where it was", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        said, code = stopping.ending(stop)
+        print(f"\ntlresearch: {said}", file=sys.stderr)
+        return code
     except BrokenPipeError:
-        # The reader (head, less) has gone; a second error at exit would only confuse.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader (head, less) has gone
         return 0
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _drop_output()
+        print(f"tlresearch: {unwritable(error.filename or 'the output', error)}", file=sys.stderr)
+        return 2
+
+
+def _drop_output() -> None:
+    """Nobody takes what is still buffered; a second error at exit would only confuse."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -68,26 +86,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--threads", type=_positive, help="CPU threads (default: torch's choice)")
     run.add_argument("--dry-run", action="store_true", help="show the plan and stop")
     run.add_argument(
-        "--track",
-        action="append",
-        default=[],
-        choices=["wandb", "tensorboard"],
-        help="also tell a tracker of each run (may be given twice); wandb is offline by default",
+        "--rerun",
+        choices=["stale", "failed", "all"],
+        help="make finished runs again: those of older code, those that failed, or all",
     )
-    run.add_argument("--no-weights", action="store_true", help="do not keep final weights")
     run.set_defaults(command=_run)
     table = commands.add_parser("table", help="print the table of an experiment from its records")
     _add_experiment(table)
     table.add_argument("--format", choices=["md", "csv", "latex"], default="md")
     table.set_defaults(command=_table)
-    export = commands.add_parser("export", help="a run's weights for plain PyTorch or timm")
-    export.add_argument(
-        "run", help="TABLE/METHOD[/SETTING]/seedN, the start of a key, or a record's path"
-    )
-    export.add_argument("--to", type=Path, metavar="FILE", help="default: METHOD-seedN.safetensors")
-    export.add_argument("--force", action="store_true", help="replace the file if it is there")
-    _add_results(export)
-    export.set_defaults(command=_export)
     listing = commands.add_parser("list", help="methods, datasets, backbones or experiments")
     listing.add_argument(
         "what", nargs="?", choices=["methods", "datasets", "backbones", "experiments"]
@@ -96,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     describe = commands.add_parser(
         "describe", help="settings of a method, backbone, family or train"
     )
-    describe.add_argument("name", help="e.g. ewc, mlp, continual, train, ./mine.py:Mine")
+    describe.add_argument("name", help="e.g. ewc, mlp, continual, train")
     describe.set_defaults(command=_describe)
     data = commands.add_parser(
         "data", help="every data set, where it was found; or check its files"
@@ -115,14 +122,10 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
         metavar="dotted.key=value",
         help="e.g. train.steps=500; key=1,2,3 sweeps",
     )
-    _add_results(parser)
-    _add_data(parser)
-
-
-def _add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results", type=Path, default=Path("results"), help="results folder (default: results)"
     )
+    _add_data(parser)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -137,41 +140,42 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tlresearch.launch import local, progress, trackers
+    with stopping.terminable():
+        try:
+            return _run_table(options)
+        except KeyboardInterrupt as stop:
+            stop.add_note(f"go on with: {options.line}")
+            raise
+
+
+def _run_table(options: argparse.Namespace) -> int:
+    from tlresearch.launch import local, progress
     from tlresearch.launch.outputs import records_of, table_of, write_outputs
+    from tlresearch.launch.waiting import missing_stacks, outdated
     from tlresearch.results.tables import to_markdown
     from tlresearch.training.device import choose_device, prepare_process
 
     device = choose_device(options.device)
     prepare_process(options.threads)
-    experiment, plan, store, plan_store = _prepare(options, device, probing=True)
-    for note in plan.notes:
-        print(f"tlresearch: {note}", file=sys.stderr)
-    waiting = local.missing_stacks(plan, store)
-    print(progress.plan_text(experiment, plan, waiting))
+    experiment, plan, store, plan_store = _prepare(options, device, repair=not options.dry_run)
+    again = outdated(plan, store, options.rerun) if options.rerun else {}
+    waiting = missing_stacks(plan, store, again)
+    print(progress.plan_text(experiment, plan, waiting, len(again), options.rerun), flush=True)
     if options.dry_run:
         return 0
-    if options.threads not in (None, plan.threads):
-        raise UserError(
-            f"--threads: {plan_store.plan_path} was made for {plan.threads} threads, and its "
-            "runs would differ in their last digits; leave --threads out, or name another "
-            "--results folder"
-        )
-    trackers.check(options.track)
+    _check_threads(options, plan, plan_store)
     if waiting:
         _check_data(experiment, options.data)
     _check_writable(options.results)
     if waiting:
-        from tlresearch.launch.plan import write_plan
-
-        write_plan(plan, plan_store)
-        keep = not options.no_weights
-        with (
-            progress.reporter(waiting, bars=not plan.debug) as bars,
-            trackers.following(options.track, experiment.name, options.results, bars) as reporter,
-        ):
-            local.run(experiment, plan, store, device, options.data, reporter, weights=keep)
-    paths = write_outputs(experiment, plan, store)
+        plan = _begin(experiment, plan_store, device)
+        _check_threads(options, plan, plan_store)
+    local.tidy(plan, store)
+    if waiting:
+        with progress.reporter(missing_stacks(plan, store, again)) as reporter:
+            local.run(experiment, plan, store, device, options.data, reporter, again)
+    with claim(plan_store.lock_path, silently):
+        paths = write_outputs(experiment, plan, store)
     records = records_of(plan, store)
     print(to_markdown(table_of(experiment, records)))
     print("Written: " + ", ".join(str(path) for path in paths))
@@ -179,10 +183,34 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _begin(experiment: Any, plan_store: Any, device: Any) -> Any:
+    """The plan on disk; of two processes that begin a table the second takes the first one's."""
+    from tlresearch.launch import plan as plans
+
+    with claim(plan_store.lock_path, silently):
+        for sentence in plans.repair(plan_store):
+            notice(sentence)
+        plan = plans.make_plan(experiment, plan_store, device)
+        plans.write_plan(plan, plan_store)
+    return plan
+
+
+def _check_threads(options: argparse.Namespace, plan: Any, plan_store: Any) -> None:
+    if options.threads not in (None, plan.threads):
+        raise UserError(
+            f"--threads: {plan_store.plan_path} was made for {plan.threads} threads, and its "
+            "runs would differ in their last digits; leave --threads out, or name another "
+            "--results folder"
+        )
+
+
 def _prepare(
-    options: argparse.Namespace, device: Any, probing: bool = False
+    options: argparse.Namespace, device: Any, repair: bool = False
 ) -> tuple[Any, Any, Any, Any]:
-    """Experiment, plan, and the stores of its records and of its plan."""
+    """Experiment, plan, and the stores of its records and of its plan.
+
+    With `repair`, records that cannot be read are named and set aside; without it they are errors.
+    """
     from tlresearch import experiment as experiments
     from tlresearch.launch.outputs import output_name
     from tlresearch.launch.plan import make_plan
@@ -192,7 +220,9 @@ def _prepare(
     experiment = experiments.load(options.file, options.overrides)
     store = Store(options.results, experiment.name)
     plan_store = Store(options.results, output_name(experiment))
-    return experiment, make_plan(experiment, plan_store, device, probing), store, plan_store
+    for sentence in store.repair() if repair else []:
+        notice(sentence)
+    return experiment, make_plan(experiment, plan_store, device), store, plan_store
 
 
 def _check_data(experiment: Any, root: Path | None) -> None:
@@ -212,9 +242,8 @@ def _check_writable(folder: Path) -> None:
     """Refuses before any work what would fail after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-test-{os.getpid()}"
-        probe.write_text("")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise UserError(
             f"--results: {folder} cannot be written ({error.strerror}); "
@@ -231,14 +260,6 @@ def _table(options: argparse.Namespace) -> int:
     experiment, plan, store, _ = _prepare(options, torch.device("cpu"))
     writer = {"md": tables.to_markdown, "csv": tables.to_csv, "latex": tables.to_latex}
     print(writer[options.format](table_of(experiment, records_of(plan, store))), end="")
-    return 0
-
-
-def _export(options: argparse.Namespace) -> int:
-    from tlresearch import exporting
-
-    path, lines = exporting.export(options.run, options.results, options.to, options.force)
-    print("\n".join([f"Written: {path}", *lines]))
     return 0
 
 

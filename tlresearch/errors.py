@@ -1,4 +1,6 @@
-"""The one error that is meant for the person at the keyboard."""
+"""What is meant for the person at the keyboard: the one error, and notices."""
+
+import sys
 
 
 class UserError(Exception):
@@ -11,3 +13,8 @@ class UserError(Exception):
 
 class AgreedError(UserError):
     """A `UserError` that all processes of a run raise together; one of them prints it."""
+
+
+def notice(sentence: str) -> None:
+    """Says on the error stream what a person should know of a command that goes on."""
+    print(f"tlresearch: {sentence}", file=sys.stderr)

@@ -204,7 +204,7 @@ def refused(store: Store, path: Path) -> str:
     with pytest.raises(UserError) as error:
         store.read()
     assert str(path) in str(error.value)
-    assert "move or delete the file so that the cell is run again" in str(error.value)
+    assert "`tlresearch run` sets it aside and makes its run again" in str(error.value)
     return str(error.value)
 
 

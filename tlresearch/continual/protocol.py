@@ -189,9 +189,12 @@ class _Journey:
 
     def resume(self) -> None:
         """Goes to where the checkpoint was, if there is one."""
-        saved = self.processes.from_main(torch.tensor(int(self.files.checkpoint.exists())))
-        with self.processes.alike():
-            place = checkpoint.load(self.files.checkpoint, self.training) if saved else None
+        path, main = self.files.checkpoint, self.processes.is_main
+        place = checkpoint.resume(path, self.training, self._fits) if main else None
+        found = self.processes.from_main(torch.tensor(place is not None))
+        with self.processes.alike():  # what the main process could read, the others can
+            if found and not main:
+                place = checkpoint.load(path, self.training, self._fits)
         if place is None:
             self._shorten_log()
             return
@@ -204,6 +207,18 @@ class _Journey:
     def _shorten_log(self) -> None:
         if self.processes.is_main:
             self.files.log_lines_before(self.stage, self.step)
+
+    def _fits(self, place: dict[str, Any]) -> bool:
+        """Whether a checkpoint's place is on this way."""
+        best, shapes = place["best"], _shapes(self.training.stack.params)
+        return (
+            place["stage"] in range(self.stream.tasks + 1)
+            and place["step"] in range(self.run.train.steps + 1)
+            and place["matrix"].shape == self.matrix.shape
+            and place["waited"].shape == self.waited.shape
+            and place["seconds"] >= 0
+            and (best is None or _shapes(best["params"]) == shapes)
+        )
 
     def travel(self) -> None:
         """Learns the remaining tasks."""
@@ -331,6 +346,10 @@ class _Journey:
             scores = self.processes.from_main(accuracy_per_seed(self.training, data)).cpu()
             failed = torch.tensor([reason is not None for reason in self.training.failures])
             self.matrix[:, row, task] = scores.masked_fill(failed, float("nan"))
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def matrix_of(outcome: Outcome) -> Tensor:

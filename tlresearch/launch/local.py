@@ -2,23 +2,23 @@
 
 import hashlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tlresearch import families, own
-from tlresearch.experiment import Config, Experiment, plain_config
+from tlresearch import families
+from tlresearch.experiment import Experiment, plain_config
+from tlresearch.files import claim, remove_leftovers
 from tlresearch.launch.plan import Plan, Stack, host, stack_run, versions
-from tlresearch.results.provenance import source_hash
+from tlresearch.launch.waiting import Outdated, is_missing, missing_stacks, sources_of
 from tlresearch.results.store import Store
-<<<<<<< HEAD
 from tlresearch.results.weights import keep
-=======
 from tlresearch.training.distributed import ALONE, Processes
->>>>>>> ddp
 from tlresearch.training.observer import RunFiles
 
 
@@ -34,19 +34,27 @@ class Reporter:
     """A stack is done."""
     log: Callable[[dict[str, Any]], None] = lambda entry: None
     """A line was written to the log of the stack that runs; see `RunObserver`."""
+    wait: Callable[[Stack, str], None] = lambda stack, holder: None
+    """Another process, which is named, works on a stack that is waited for."""
 
 
-def sources_of(config: Config) -> str:
-    """Hash of the code that the runs of a configuration use, own files included."""
-    kinds = type(config.method), type(config.backbone)
-    modules = [families.FAMILIES[config.family], *(kind.__module__ for kind in kinds)]
-    return source_hash(modules, own.sources(config))
+@dataclass(frozen=True)
+class Work:
+    """How the runs of a table are made."""
 
-
-def missing_stacks(plan: Plan, store: Store) -> list[Stack]:
-    """The stacks with a cell that has no record yet; of a debug run, all."""
-    done = set() if plan.debug else {record["key"] for record in store.read()}
-    return [stack for stack in plan.stacks if not done.issuperset(stack.keys)]
+    experiment: Experiment
+    plan: Plan
+    store: Store
+    """Where the records go."""
+    device: torch.device
+    root: Path | None = None
+    """Data root; None: where the environment says."""
+    reporter: Reporter = field(default_factory=Reporter)
+    """Told how far the work is."""
+    weights: bool = True
+    """Whether final weights are kept beside the records."""
+    processes: Processes = ALONE
+    """All train every stack, and the main one keeps its files."""
 
 
 def run(
@@ -56,69 +64,91 @@ def run(
     device: torch.device,
     root: Path | None = None,
     reporter: Reporter | None = None,
-<<<<<<< HEAD
+    again: Outdated | None = None,
     weights: bool = True,
-) -> None:
-    """Runs what has no record yet; writes one record for each cell, and its weights if wanted."""
-=======
     processes: Processes = ALONE,
 ) -> None:
-    """Runs what has no record yet, and writes one record for each cell.
+    """Runs what has no record yet; writes one record for each cell, and its weights if wanted.
 
-    Of several processes all train every stack, and the main one keeps its files.
+    Stacks that somebody else has claimed are left to them and waited for at the end; what they
+    have not done by then is run here.
+
+    Args:
+        experiment: the table.
+        plan: its stacks.
+        store: where the records go.
+        device: where it runs.
+        root: data root; None: where the environment says.
+        reporter: told how far the work is.
+        again: records that are made again, by `outdated`.
+        weights: whether final weights are kept beside the records.
+        processes: those that train each stack together.
+
+    Raises:
+        UserError: something cannot be written; what is done stays done.
+        KeyboardInterrupt: with notes that say what is kept of the stack under way.
     """
->>>>>>> ddp
-    reporter = reporter or Reporter()
+    again = again or {}
     torch.set_num_threads(plan.threads)
     # Before the work: an edit while it goes on is not what the records are made by.
-    sources = {
-        stack.keys: sources_of(stack.cells[0].config) for stack in missing_stacks(plan, store)
-    }
-    for stack in missing_stacks(plan, store):
-<<<<<<< HEAD
-        source = sources[stack.keys]
-        _run_stack(experiment, stack, source, store, device, root, reporter, weights)
-=======
-        source = sources[stack.cells[0].method]
-        _run_stack(experiment, stack, source, store, device, root, reporter, processes)
->>>>>>> ddp
+    sources = {stack.keys: sources_of(stack.cells[0].config) for stack in plan.stacks}
+    reporter = reporter or Reporter()
+    work = Work(experiment, plan, store, device, root, reporter, weights, processes)
+    try:
+        for patient in (True,) if plan.debug else (False, True):
+            for stack in _agreed(plan.stacks, missing_stacks(plan, store, again), processes):
+                _run_claimed(work, stack, sources[stack.keys], again, patient)
+    except KeyboardInterrupt as stop:
+        total = sum(len(stack.keys) for stack in plan.stacks)
+        left = sum(len(stack.keys) for stack in missing_stacks(plan, store, again))
+        stop.add_note(f"{total - left} of {total} runs are done")
+        raise
 
 
-def _run_stack(
-    experiment: Experiment,
-    stack: Stack,
-    source: str,
-    store: Store,
-    device: torch.device,
-    root: Path | None,
-    reporter: Reporter,
-<<<<<<< HEAD
-    weights: bool,
-) -> None:
+def _agreed(stacks: Sequence[Stack], missing: list[Stack], processes: Processes) -> list[Stack]:
+    """The stacks that the main process misses; to read records is quicker for one than another."""
+    names = {stack.keys for stack in missing}
+    mask = processes.from_main(torch.tensor([stack.keys in names for stack in stacks]))
+    return [stack for stack, wanted in zip(stacks, mask.tolist(), strict=True) if wanted]
+
+
+def _run_claimed(work: Work, stack: Stack, source: str, again: Outdated, patient: bool) -> None:
+    """Runs a stack unless another command works on it (`patient`: unless it has done so)."""
+    processes, reporter = work.processes, work.reporter
+    files = run_files(work.store, stack, source, processes.size)
+    wait = partial(reporter.wait, stack) if patient else None
+    with claim(files.lock, wait) if processes.is_main else nullcontext(True) as claimed:
+        wanted = work.plan.debug or is_missing(stack, work.store, again)
+        if processes.from_main(torch.tensor(bool(claimed and wanted))):
+            _run_stack(work, stack, source, files)
+
+
+def _run_stack(work: Work, stack: Stack, source: str, files: RunFiles) -> None:
+    experiment, store = work.experiment, work.store
+    reporter, processes = work.reporter, work.processes
     config = stack.cells[0].config
-    files = run_files(store, stack, source)
     if experiment.header.debug:
         files.checkpoint.unlink(missing_ok=True)
     reporter.begin(stack, config.train.steps * config.benchmark.tasks)
     began = time.time()
-    outcomes = families.protocol(config.family).run_stack(
-        stack_run(stack), device, files, root, reporter.advance, track=reporter.log
-=======
-    processes: Processes,
-) -> None:
-    config = stack.cells[0].config
-    files = run_files(store, stack, source, processes.size)
-    reporter.begin(stack, config.train.steps * config.benchmark.tasks)
-    began = time.time()
-    outcomes = families.protocol(config.family).run_stack(
-        stack_run(stack), device, files, root, reporter.advance, processes=processes
->>>>>>> ddp
-    )
+    try:
+        outcomes = families.protocol(config.family).run_stack(
+            stack_run(stack),
+            work.device,
+            files,
+            work.root,
+            reporter.advance,
+            track=reporter.log,
+            processes=processes,
+        )
+    except KeyboardInterrupt as stop:
+        stop.add_note(_kept(stack, files))
+        raise
     if not processes.is_main:
         return
     for cell, key, outcome in zip(stack.cells, stack.keys, outcomes, strict=True):
         # Before the record, so that where a record is its weights are too.
-        kept = outcome.weights if weights else {}
+        kept = outcome.weights if work.weights else {}
         keep(store, cell.method, cell.setting, cell.seed, key, plain_config(cell.config), kept)
         store.write(
             {
@@ -138,7 +168,7 @@ def _run_stack(
                 "details": outcome.details,
                 "stack": len(stack.cells),
                 "versions": versions(config),
-                "device": device.type,
+                "device": work.device.type,
                 "host": host(),
                 "threads": torch.get_num_threads(),
                 "processes": processes.size,
@@ -147,6 +177,32 @@ def _run_stack(
         )
     files.checkpoint.unlink(missing_ok=True)
     reporter.end(stack, outcomes)
+
+
+def _kept(stack: Stack, files: RunFiles) -> str:
+    """What is kept of a stack that was stopped."""
+    try:
+        age = time.time() - files.checkpoint.stat().st_mtime
+    except FileNotFoundError:
+        return f"{stack.label} has no checkpoint yet and starts anew"
+    return f"{stack.label} goes on from its checkpoint, {age:.0f} s old"
+
+
+def tidy(plan: Plan, store: Store) -> None:
+    """Removes what processes that were killed left behind; what lives is left alone."""
+    folder, base = store.root / "records" / store.table, store.root / store.table
+    with suppress(OSError):  # another process may clear the same folders
+        places = [folder.rglob(".*.tmp"), folder.parent.glob(".*.tmp"), base.parent.glob(".*.tmp")]
+        remove_leftovers(path for found in places for path in found)
+    if not [*folder.glob("runs/*/checkpoint.pt"), *folder.glob("runs/*/lock")]:
+        return
+    done = {record["key"] for record in store.read()}
+    for stack in plan.stacks:
+        files = run_files(store, stack, sources_of(stack.cells[0].config), plan.processes)
+        if done.issuperset(stack.keys) and (files.checkpoint.exists() or files.lock.exists()):
+            with claim(files.lock) as ours:
+                if ours:
+                    files.checkpoint.unlink(missing_ok=True)
 
 
 def run_files(store: Store, stack: Stack, source: str, processes: int = 1) -> RunFiles:

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from tlresearch.experiment import Experiment
-from tlresearch.launch.local import sources_of
+from tlresearch.files import write_text_atomic
 from tlresearch.launch.plan import Plan
+from tlresearch.launch.waiting import records_by_key, sources_of
 from tlresearch.results import figures
 from tlresearch.results.rows import Table, build_table
-from tlresearch.results.store import Record, Store, write_text_atomic
+from tlresearch.results.store import Record, Store
 from tlresearch.results.tables import to_csv, to_latex, to_markdown
 
 
@@ -24,7 +25,7 @@ def output_name(experiment: Experiment) -> str:
 
 def records_of(plan: Plan, store: Store) -> list[Record]:
     """The records of a plan's cells, as many as there are, under the labels of this table."""
-    records = {record["key"]: record for record in store.read()}
+    records = records_by_key(plan, store)
     return [
         records[key] | {"method": cell.method, "setting": cell.setting}
         for key, cell in plan.cells

@@ -18,6 +18,7 @@ from tlresearch import families, own, schema
 from tlresearch.data import catalogue
 from tlresearch.errors import UserError
 from tlresearch.experiment import Cell, Config, Experiment, plain_config
+from tlresearch.files import set_aside
 from tlresearch.launch.probing import Prober, is_foreign, sizes
 from tlresearch.results.store import Store, write_json_atomic
 from tlresearch.settings import Bounds
@@ -58,23 +59,20 @@ class Plan:
     device: str
     cells: tuple[tuple[str, Cell], ...] = ()
     """Every cell of the table with its key; equal runs under two names share a key."""
-<<<<<<< HEAD
     debug: bool = False
     """Whether every stack is run, records or not."""
     notes: tuple[str, ...] = ()
     """What must be told about the new stacks, a line each."""
-
-
-def make_plan(
-    experiment: Experiment, store: Store, device: torch.device, probing: bool = False
-=======
     processes: int = 1
     """How many train each stack, every one on its part of the batches."""
 
 
 def make_plan(
-    experiment: Experiment, store: Store, device: torch.device, processes: int = 1
->>>>>>> ddp
+    experiment: Experiment,
+    store: Store,
+    device: torch.device,
+    probing: bool = False,
+    processes: int = 1,
 ) -> Plan:
     """The plan on disk, continued: stacks that were planned before stay as they are.
 
@@ -82,18 +80,13 @@ def make_plan(
         experiment: its cells are to be run.
         store: where the table's plan lies, if it was begun.
         device: where new stacks run.
-<<<<<<< HEAD
         probing: whether own methods and foreign backbones that are still to run are tried on a few
             images of noise, and run one seed at a time where they refuse a stack.
-
-    Raises:
-        UserError: a backbone does not fit the images, or what is tried cannot run.
-=======
         processes: how many train each new stack.
 
     Raises:
-        UserError: a backbone does not fit the images, or a batch does not divide into parts.
->>>>>>> ddp
+        UserError: a backbone does not fit the images, what is tried cannot run, or a batch does
+            not divide into parts.
     """
     debug = experiment.header.debug
     prober = Prober() if probing and not debug else None
@@ -114,8 +107,7 @@ def make_plan(
     alike = where == device.type and written.get("processes", 1) == processes
     stacks = []
     for keys in written.get("stacks", []):
-<<<<<<< HEAD
-        if where == device.type and all(key in cells for key in keys):
+        if alike and all(key in cells for key in keys):
             planned = {key: cells.pop(key) for key in keys}
             # An own file may have been edited since; a finished stack is not run again.
             size = len(keys) if done.issuperset(keys) else _size(planned, len(keys), prober)
@@ -123,12 +115,12 @@ def make_plan(
     finished = {key: cell for key, cell in cells.items() if key in done}
     missing = {key: cell for key, cell in cells.items() if key not in done}
     for group in [*_groups(finished), *_groups(missing)]:  # a finished cell is never run twice
-        size = stack_size(next(iter(group.values())).config, device)
+        size = stack_size(next(iter(group.values())).config, device) if processes == 1 else 1
         if not done.issuperset(group):
             size = _size(group, min(size, len(group)), prober)
         stacks += _stacks(group, size)
     notes = tuple(prober.notes) if prober else ()
-    return Plan(tuple(stacks), threads, device.type, tuple(named), debug, notes)
+    return Plan(tuple(stacks), threads, device.type, tuple(named), debug, notes, processes)
 
 
 def _size(group: dict[str, Cell], size: int, prober: Prober | None) -> int:
@@ -141,17 +133,6 @@ def _size(group: dict[str, Cell], size: int, prober: Prober | None) -> int:
 def _stacks(group: dict[str, Cell], size: int) -> list[Stack]:
     items = list(group.items())
     return [_stack(dict(items[i : i + size])) for i in range(0, len(items), size)]
-=======
-        if alike and all(key in cells for key in keys):
-            stacks.append(_stack({key: cells.pop(key) for key in keys}))
-    finished = {key: cell for key, cell in cells.items() if key in done}
-    missing = {key: cell for key, cell in cells.items() if key not in done}
-    for group in [*_groups(finished), *_groups(missing)]:  # a finished cell is never run twice
-        size = stack_size(next(iter(group.values())).config, device) if processes == 1 else 1
-        items = list(group.items())
-        stacks += [_stack(dict(items[i : i + size])) for i in range(0, len(items), size)]
-    return Plan(tuple(stacks), threads, device.type, tuple(named), processes)
->>>>>>> ddp
 
 
 def _check_networks(config: Config) -> None:
@@ -215,17 +196,28 @@ def versions(config: Config | None = None) -> dict[str, str]:
     }
 
 
+def repair(store: Store) -> list[str]:
+    """Sets a plan aside that cannot be used, so that it is made again; one sentence if so."""
+    if not store.plan_path.exists() or _read(store):
+        return []
+    aside = set_aside(store.plan_path)
+    return [
+        f"the plan {store.plan_path} cannot be used; it was renamed to {aside.name} "
+        "and is made again"
+    ]
+
+
 def _read(store: Store) -> dict[str, Any]:
     """The plan on disk; none if it is not there or cannot be used (it can always be made again)."""
     try:
         plan = json.loads(store.plan_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(plan, dict):
         return {}
     stacks: Any = plan.get("stacks")
     threads = plan.get("threads")
-    usable = type(threads) is int and threads >= 1 and isinstance(stacks, list)
+    usable = type(threads) is int and 1 <= threads <= 4096 and isinstance(stacks, list)
     return plan if usable and _are_stacks(stacks) else {}
 
 

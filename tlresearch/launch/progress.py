@@ -9,8 +9,18 @@ from tlresearch.launch.local import Reporter
 from tlresearch.launch.plan import Plan, Stack
 
 
-def plan_text(experiment: Experiment, plan: Plan, waiting: list[Stack]) -> str:
-    """How many runs there are, how many are done, and how the rest will run."""
+def plan_text(
+    experiment: Experiment, plan: Plan, waiting: list[Stack], again: int = 0, why: str | None = None
+) -> str:
+    """How many runs there are, how many are done, and how the rest will run.
+
+    Args:
+        experiment: the table.
+        plan: its stacks.
+        waiting: those that are to be run.
+        again: how many finished runs are made again.
+        why: what `--rerun` was given.
+    """
     total = sum(len(stack.keys) for stack in plan.stacks)
     left = sum(len(stack.keys) for stack in waiting)
     largest = max((len(stack.keys) for stack in waiting), default=0)
@@ -22,12 +32,23 @@ def plan_text(experiment: Experiment, plan: Plan, waiting: list[Stack]) -> str:
         f"on {plan.device} with {plan.threads} threads"
         + (f" in each of {plan.processes} processes." if plan.processes > 1 else ".")
     ]
+    if why and again:
+        lines.append(
+            f"  {again} finished runs are made again {RERUN_REASONS[why]}; stacks run whole"
+        )
     for label in experiment.method_labels:
         own = [s for s in plan.stacks if s.cells[0].method == label]
         runs = sum(len(s.keys) for s in own)
         done = runs - sum(len(s.keys) for s in waiting if s.cells[0].method == label)
         lines.append(f"  {label}: {done} of {runs} runs done")
     return "\n".join(lines)
+
+
+RERUN_REASONS = {
+    "stale": "(stale: made by other code)",
+    "failed": "(failed: their loss was not finite)",
+    "all": "(all of them)",
+}
 
 
 @contextmanager
@@ -67,4 +88,12 @@ def reporter(waiting: list[Stack], bars: bool = True) -> Iterator[Reporter]:
                 if outcome.status == "failed":
                     console.print(f"{stack.label}, seed {seed} was stopped: {outcome.reason}")
 
-        yield Reporter(begin, advance, end)
+        def wait(stack: Stack, holder: str) -> None:
+            console.print(
+                f"tlresearch: {holder} works on {stack.label}; waiting for it",
+                highlight=False,
+                soft_wrap=True,
+                markup=False,
+            )
+
+        yield Reporter(begin, advance, end, wait)

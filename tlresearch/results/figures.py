@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlresearch.errors import UserError
+from tlresearch.files import write_text_atomic
 from tlresearch.results.statistics import summarise
-from tlresearch.results.store import write_text_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

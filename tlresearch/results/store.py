@@ -8,19 +8,18 @@ A record is a dict of plain values; `FIELDS` are those that every record has. Ea
 the SHA-256 of its record, so a number that was edited by hand is noticed.
 """
 
-import contextlib
 import hashlib
 import json
 import math
-import os
 import re
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
 
+from tlresearch import files
 from tlresearch.errors import UserError
+from tlresearch.files import write_text_atomic
 
 Record = dict[str, Any]
 
@@ -70,47 +69,6 @@ def digest(record: Record) -> str:
     """SHA-256 of the canonical JSON (sorted keys, no spaces) of a plain record."""
     text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_text_atomic(path: Path, text: str) -> None:
-    """Writes UTF-8 text as `write_bytes_atomic` writes bytes."""
-    write_bytes_atomic(path, text.encode("utf-8"))
-
-
-def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all; makes missing folders.
-
-    The bytes go to a temporary name in the same folder, are flushed to the disk, then renamed.
-
-    Raises:
-        UserError: the place cannot be written (permission, full disk, a file in the way).
-    """
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; give a folder that you may write to."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):  # gone after a rename, and nothing to clean otherwise
-            temporary.unlink()
-    _flush_folder(path.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut, where the file system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def write_json_atomic(path: Path, value: Any) -> None:
@@ -163,6 +121,11 @@ class Store:
         """Where the plan of the table lies."""
         return self.root / "records" / f"{self.table}.plan.json"
 
+    @property
+    def lock_path(self) -> Path:
+        """What a process claims that changes the plan or the table as a whole."""
+        return self.root / "records" / f"{self.table}.lock"
+
     def path(self, record: Record) -> Path:
         """Where the file of a record lies: its method, its setting if any, seed and key."""
         folder = self.root / "records" / self.table / safe_name(record["method"])
@@ -194,8 +157,81 @@ class Store:
             UserError: a file cannot be read, is cut short or was changed; names it.
         """
         records = {_identity(record): record for record in self.packed()}
-        records |= {_identity(record): record for record in self._read_files()}
+        for path in self._files():
+            record = self._read_file(path)
+            if record is not None:
+                records[_identity(record)] = record
         return [records[identity] for identity in sorted(records)]
+
+    def repair(self) -> list[str]:
+        """Sets aside what cannot be read, so that its runs are made again; loses nothing.
+
+        A record in a file of its own is renamed to `NAME.unreadable`; of the packed table a copy
+        of that name is kept, and the lines that can be read stay.
+
+        Returns:
+            One sentence for each file and line set aside.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        if not self._damaged_files() and self._damaged_lines() is None:
+            return []
+        with files.claim(self.lock_path, files.silently):
+            # Looked at again: another process may have done so, and made a run again.
+            told = [
+                f"{problem}; it was renamed to {files.set_aside(path).name}, "
+                "and its run is made again"
+                for path, problem in self._damaged_files()
+            ]
+            damaged = self._damaged_lines()
+            if damaged is not None:
+                told += self._repair_pack(*damaged)
+        return told
+
+    def _damaged_files(self) -> list[tuple[Path, str]]:
+        """The record files that cannot be used, and why."""
+        damaged = []
+        for path in self._files():
+            try:
+                self._read_file(path)
+            except UserError as error:
+                damaged.append((path, _without_advice(error)))
+        return damaged
+
+    def _damaged_lines(self) -> tuple[list[str], list[str]] | None:
+        """The good lines of a damaged pack, and what is wrong with the others; None: all good."""
+        try:
+            lines = _read_text(self.packed_path, errors="replace").splitlines()
+        except FileNotFoundError:
+            return None
+        except UserError as error:
+            return [], [_without_advice(error)]
+        good, problems, seen = [], [], set()
+        for number, line in enumerate(lines, 1):
+            try:
+                identity = _identity(self._parse_line(line, number))
+                if identity in seen:
+                    _refuse(f"{self.packed_path}, line {number}", "it holds a cell twice")
+                seen.add(identity)
+                good.append(line)
+            except UserError as error:
+                problems.append(_without_advice(error))
+        return (good, problems) if problems else None
+
+    def _repair_pack(self, good: list[str], problems: list[str]) -> list[str]:
+        """Keeps a copy of the damaged pack, and of the pack the good lines."""
+        try:
+            content = self.packed_path.read_bytes()
+        except OSError:  # then it cannot be copied either
+            aside = files.set_aside(self.packed_path)
+        else:
+            aside = files.free_name(self.packed_path)
+            files.write_atomic(aside, lambda file: file.write(content))
+        files.write_text_atomic(self.packed_path, "".join(line + "\n" for line in good))
+        return [
+            f"{problem}; {aside.name} keeps it, and its run is made again" for problem in problems
+        ]
 
     def pack(self, keys: Iterable[str]) -> Path:
         """Writes the records of these keys, and no others, as the packed table; deletes nothing.
@@ -220,32 +256,55 @@ class Store:
 
     def packed(self) -> list[Record]:
         """The records of the packed file; none if there is no such file."""
-        path = self.packed_path
-        if not path.exists():
+        try:
+            lines = _read_text(self.packed_path).splitlines()
+        except FileNotFoundError:
             return []
-        lines = _read_text(path).splitlines()
-        records = [_parse(line, f"{path}, line {i}") for i, line in enumerate(lines, 1)]
-        for record in records:
-            stranger = self._stranger(record)
-            if stranger:
-                _refuse(str(path), stranger)
+        records = [self._parse_line(line, i) for i, line in enumerate(lines, 1)]
         if len({_identity(record) for record in records}) < len(records):
-            _refuse(str(path), "it holds a cell twice")
+            _refuse(str(self.packed_path), "it holds a cell twice")
         return records
 
-    def _read_files(self) -> list[Record]:
-        """The records in files of their own."""
+    def current(self, record: Record) -> Record | None:
+        """What the file of this record's cell holds now; None if there is no such file.
+
+        Args:
+            record: `method`, `setting`, `seed` and `key` are enough.
+
+        Raises:
+            UserError: it cannot be used.
+        """
+        return self._read_file(self.path(record))
+
+    def _files(self) -> list[Path]:
+        """The files of single records."""
         folder = self.root / "records" / self.table
-        records = []
-        for pattern in ("*/seed*.json", "*/*/seed*.json"):
-            for path in sorted(folder.glob(pattern)):
-                record = _parse(_read_text(path), str(path))
-                if record["experiment"].startswith(self.table + "/"):
-                    continue  # a table whose name continues ours
-                if self.path(record) != path:
-                    _refuse(str(path), f"it holds the cell of {self.path(record)}")
-                records.append(record)
-        return records
+        return sorted([*folder.glob("*/seed*.json"), *folder.glob("*/*/seed*.json")])
+
+    def _read_file(self, path: Path) -> Record | None:
+        """The record in a file of its own; None if there is none, or one of another table.
+
+        That is one whose name continues ours, and whose folder so lies in ours.
+        """
+        try:
+            record = _parse(_read_text(path), str(path))
+        except FileNotFoundError:  # another process has set it aside
+            return None
+        if record["experiment"].startswith(self.table + "/"):
+            return None
+        if self._stranger(record):
+            _refuse(str(path), str(self._stranger(record)))
+        if self.path(record) != path:
+            _refuse(str(path), f"it holds the cell of {self.path(record)}")
+        return record
+
+    def _parse_line(self, line: str, number: int) -> Record:
+        """The record in a line of the packed table."""
+        where = f"{self.packed_path}, line {number}"
+        record = _parse(line, where)
+        if self._stranger(record):
+            _refuse(where, str(self._stranger(record)))
+        return record
 
     def _stranger(self, record: Record) -> str | None:
         """Says so if a record is of another table."""
@@ -285,17 +344,24 @@ def _identity(record: Record) -> tuple[str, str, int, str]:
     return record["method"], record["setting"], record["seed"], record["key"]
 
 
-def _read_text(path: Path) -> str:
-    """The text of a file, or a `UserError` that names it."""
+def _read_text(path: Path, errors: str = "strict") -> str:
+    """The text of a file, or a `UserError` that names it; a file that is not there is no damage."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8", errors=errors)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
     except (OSError, UnicodeDecodeError) as error:
         _refuse(str(path), f"it cannot be read ({error})")
 
 
+_ADVICE = "; `tlresearch run` sets it aside and makes its run again"
+
+
 def _refuse(where: str, problem: str) -> NoReturn:
     """Raises the `UserError` for a damaged record."""
-    raise UserError(
-        f"the record {where} cannot be used: {problem}; "
-        "move or delete the file so that the cell is run again."
-    )
+    raise UserError(f"the record {where} cannot be used: {problem}{_ADVICE}")
+
+
+def _without_advice(error: UserError) -> str:
+    """What is wrong, for the one who sets it right."""
+    return str(error).removesuffix(_ADVICE)

@@ -233,6 +233,7 @@ def fit(
             clip_per_seed(gradients, train.clip, stacked=not stack.direct)
         optimizer.step()
         training.finish_step(left_out)
+        stack.average_buffers()
         if training.average:
             training.average.update(stack, training.active)
         observer.after_step(step, loss)
@@ -250,17 +251,17 @@ def _backward(
     losses = []
     for part in range(train.accumulate):
         _set_dropout_keys(training, part)
-        with autocast(train.precision, device):
-            loss = loss_of(*batch(step * train.accumulate + part))
-        total = loss.total if stack.direct else loss.total.sum()
-        if not math.isfinite(total.item()):
-            _stop_non_finite(training, loss, step)
-            if not any(training.active):
-<<<<<<< HEAD
-                return loss
-        if training.scaler:
-            total = training.scaler.scaled(loss.total)
-        (total / train.accumulate if train.accumulate > 1 else total).backward()
+        with stack.local_gradients(part + 1 < train.accumulate):
+            with autocast(train.precision, device):
+                loss = loss_of(*batch(step * train.accumulate + part))
+            total = loss.total if stack.direct else loss.total.sum()
+            if not math.isfinite(total.item()):
+                _stop_non_finite(training, loss, step)
+                if not any(training.active):
+                    return loss
+            if training.scaler:
+                total = training.scaler.scaled(loss.total)
+            (total / train.accumulate if train.accumulate > 1 else total).backward()
         losses.append(loss)
     return losses[0] if train.accumulate == 1 else _mean(losses)
 
@@ -296,19 +297,6 @@ def _unscale(training: Training, gradients: list[Tensor], step: int) -> list[int
             left_out.append(place)
     scaler.update(finite)
     return left_out
-=======
-                return
-        optimizer.zero_grad()
-        total.backward()
-        if train.clip:
-            grads = [leaf.grad for leaf in leaves if leaf.grad is not None]
-            clip_per_seed(grads, train.clip, stacked=not stack.direct)
-        optimizer.step()
-        training.restore_stopped()
-        training.count_step()
-        stack.average_buffers()
-        observer.after_step(step, loss)
->>>>>>> ddp
 
 
 def _bind_loss(training: Training) -> Callable[..., Loss]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tlresearch.files import append_text, write_text_atomic
 from tlresearch.training import checkpoint
 from tlresearch.training.device import peak_memory
 from tlresearch.training.loop import Training
@@ -26,13 +27,18 @@ class RunFiles:
     checkpoint: Path
     log: Path
 
+    @property
+    def lock(self) -> Path:
+        """What the process claims that runs the stack."""
+        return self.checkpoint.with_name("lock")
+
     def log_lines_before(self, stage: int, step: int) -> None:
         """Drops log lines from (stage, step) on: a resumed run writes them again."""
         if not self.log.exists():
             return
-        lines = self.log.read_text().splitlines()
+        lines = self.log.read_text(errors="replace").splitlines()
         kept = [line for line in lines if _place_of(line) < (stage, step)]
-        self.log.write_text("".join(line + "\n" for line in kept))
+        write_text_atomic(self.log, "".join(line + "\n" for line in kept))
 
 
 def _place_of(line: str) -> tuple[float, float]:
@@ -40,7 +46,7 @@ def _place_of(line: str) -> tuple[float, float]:
     try:
         entry = json.loads(line)
         return entry["stage"], entry["step"]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return float("inf"), float("inf")
 
 
@@ -94,9 +100,7 @@ class RunObserver:
         named = {"loss": loss.total} | loss.terms
         entry |= {name: value.reshape(-1).tolist() for name, value in named.items()}
         entry |= self._costs()
-        self.files.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.files.log.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        append_text(self.files.log, json.dumps(entry) + "\n")
         self.track(entry)
 
     def _costs(self) -> dict[str, float]:

@@ -1,0 +1,97 @@
+"""Which stacks are to be run: those that lack a record, and those whose records are made again."""
+
+from collections.abc import Mapping
+
+from tlresearch import families, own
+from tlresearch.experiment import Cell, Config
+from tlresearch.launch.plan import Plan, Stack
+from tlresearch.results.provenance import source_hash
+from tlresearch.results.store import Record, Store, digest
+
+RERUNS = ("stale", "failed", "all")
+"""What `--rerun` takes: records made by other code, records of stopped seeds, every record."""
+
+Outdated = Mapping[str, str]
+"""Digest, by key, of the records that are to be made again; they stay until they are replaced."""
+
+
+def sources_of(config: Config) -> str:
+    """Hash of the code that the runs of a configuration use, own files included."""
+    kinds = type(config.method), type(config.backbone)
+    modules = [families.FAMILIES[config.family], *(kind.__module__ for kind in kinds)]
+    return source_hash(modules, own.sources(config))
+
+
+def records_by_key(plan: Plan, store: Store) -> dict[str, Record]:
+    """The records of a store by key.
+
+    Equal runs may have records under several labels, e.g. a former one: that of the plan's own
+    label counts, as a rerun writes it.
+    """
+    own = {key: cell for stack in plan.stacks for key, cell in _cells(stack)}
+    records: dict[str, Record] = {}
+    for record in store.read():
+        key = record["key"]
+        if key not in records or (key in own and _name(record) == _label(own[key])):
+            records[key] = record
+    return records
+
+
+def outdated(plan: Plan, store: Store, which: str) -> dict[str, str]:
+    """The finished cells that are to be run again.
+
+    Args:
+        plan: its cells.
+        store: their records.
+        which: one of `RERUNS`.
+    """
+    records, found = records_by_key(plan, store), {}
+    for stack in plan.stacks:
+        source = sources_of(stack.cells[0].config)
+        for key in stack.keys:
+            record = records.get(key)
+            if record is not None and _is_outdated(record, which, source):
+                found[key] = digest(record)
+    return found
+
+
+def _is_outdated(record: Record, which: str, source: str) -> bool:
+    if which == "stale":
+        return record["source"] != source
+    return which == "all" or record["status"] == "failed"
+
+
+def missing_stacks(plan: Plan, store: Store, again: Outdated | None = None) -> list[Stack]:
+    """The stacks with a cell that has no record yet, or only an outdated one.
+
+    Of a debug run: all.
+    """
+    if plan.debug:
+        return list(plan.stacks)
+    again = again or {}
+    records = records_by_key(plan, store)
+    done = {key for key, r in records.items() if key not in again or again[key] != digest(r)}
+    return [stack for stack in plan.stacks if not done.issuperset(stack.keys)]
+
+
+def is_missing(stack: Stack, store: Store, again: Outdated) -> bool:
+    """Whether a stack of `missing_stacks` still is one: another process may have run it."""
+    for key, cell in _cells(stack):
+        record = store.current(
+            {"method": cell.method, "setting": cell.setting, "seed": cell.seed, "key": key}
+        )
+        if record is None or digest(record) == again.get(key):
+            return True
+    return False
+
+
+def _cells(stack: Stack) -> list[tuple[str, Cell]]:
+    return list(zip(stack.keys, stack.cells, strict=True))
+
+
+def _name(record: Record) -> tuple[str, str]:
+    return record["method"], record["setting"]
+
+
+def _label(cell: Cell) -> tuple[str, str]:
+    return cell.method, cell.setting
