@@ -81,6 +81,12 @@ def test_the_loop_of_the_readme_runs_and_its_penalty_keeps_the_first_task(tmp_pa
     without = code.replace("100 * penalties", "0 * penalties")
     lost = accuracies(without, tmp_path / "lost.py", capsys)
     assert kept[0] > lost[0] + 0.1 and min(kept) > 0.7
+    said = re.search(
+        r"e\.g\. (\S+) and (\S+); with 0 in place of 100, (\S+) and (\d\.\d+)",
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+    )
+    assert said
+    assert [float(number) for number in said.groups()] == pytest.approx([*kept, *lost], abs=0.1)
 
 
 def test_only_the_first_table_of_a_setting_is_shown():

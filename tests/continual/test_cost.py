@@ -20,7 +20,13 @@ class Data:
         self.seed, g = seed, torch.Generator().manual_seed(seed)
         self.x, self.y = torch.randn(10, 5, generator=g), torch.randint(0, 3, (10,), generator=g)
 
-    def batches(self, samples: int | None = None):
+    def places(self, samples: int | None = None, multiple: int = 1) -> range:
+        return range(10)
+
+    def average(self, tree: Any, weight: float, /) -> Any:
+        return tree
+
+    def batches(self, samples: int | None = None, multiple: int = 1):
         yield self.x, self.y, None
 
     def key(self, purpose: str) -> torch.Tensor:
