@@ -5,11 +5,12 @@ PYTHON ?=
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help quick test lint clean
+.PHONY: help quick test test-gpu lint clean
 
 help:
 	@echo 'make quick   how much EWC forgets, on embedded digits: a table within minutes'
 	@echo 'make test    the tests (WORKERS=2 sets the number of processes)'
+	@echo 'make test-gpu   the tests that need a GPU; skipped, and why, without one'
 	@echo 'make lint    ruff and pyright'
 	@echo 'make clean   remove caches and .venv; runs and results stay'
 	@echo 'PYTHON=...   the Python that .venv is made with; else the first >= 3.11 on the PATH'
@@ -19,6 +20,9 @@ quick: .venv/.ready
 
 test: .venv/.ready
 	@.venv/bin/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist loadgroup
+
+test-gpu: .venv/.ready
+	@.venv/bin/python -m pytest -q -m gpu -rs
 
 lint: .venv/.ready
 	@.venv/bin/ruff check .

@@ -1,6 +1,10 @@
-"""One thread per process, and shapes checked: set before anything imports torch or tlresearch."""
+"""One thread per process, and shapes checked: set before anything imports torch or tlresearch.
+
+And what a test may ask for that not every machine has: `needs_data`, `gpu`.
+"""
 
 import os
+from pathlib import Path
 
 # Workers share few cores. Processes that a test starts inherit this too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,6 +23,52 @@ jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 # The same examples in every run: a red test stays red until its cause is gone.
 settings.register_profile("tlresearch", deadline=None, derandomize=True)
 settings.load_profile("tlresearch")
+
+MAY_BE_ABSENT = {"fashion_mnist": "the shared data root does not have it"}
+"""The only data sets whose tests may be skipped where TLRESEARCH_REQUIRE_DATA is set, and why."""
+
+GPU_STAND_IN = os.environ.get("TLRESEARCH_GPU_TEST_DEVICE")
+"""`cpu` runs the code of the GPU tests where there is no GPU; it says nothing about one."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The markers of this file."""
+    for line in (
+        "needs_data(name): reads a data set that is not embedded; without it the test is skipped, "
+        "or fails where TLRESEARCH_REQUIRE_DATA is set, as .ci/run does beside a data root",
+        "gpu: needs a CUDA device (make test-gpu)",
+    ):
+        config.addinivalue_line("markers", line)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what this machine cannot do, with the reason."""
+    if item.get_closest_marker("gpu") and not (torch.cuda.is_available() or GPU_STAND_IN):
+        pytest.skip("torch sees no CUDA device")
+    for marker in item.iter_markers("needs_data"):
+        (name,) = marker.args
+        reason = why_absent(name)
+        if reason and os.environ.get("TLRESEARCH_REQUIRE_DATA") and name not in MAY_BE_ABSENT:
+            pytest.fail(f"TLRESEARCH_REQUIRE_DATA is set, but {reason}", pytrace=False)
+        if reason:
+            pytest.skip(reason)
+
+
+def why_absent(name: str) -> str | None:
+    """Why a data set cannot be read without a download; None where it can."""
+    from tlresearch.data.catalogue import locate  # after the shape checks are installed
+
+    root = os.environ.get("TLRESEARCH_DATA")
+    if locate(name, Path(root) if root else None):
+        return None
+    where = f"not in {root}" if root else "not installed, and TLRESEARCH_DATA is not set"
+    return f"the data set {name} is {where}"
+
+
+@pytest.fixture
+def gpu() -> torch.device:
+    """The device of a test marked `gpu`."""
+    return torch.device(GPU_STAND_IN or "cuda")
 
 
 @pytest.fixture

@@ -1,10 +1,14 @@
 """What the README and `results/` say is what the records say."""
 
+import contextlib
 import functools
 import importlib.util
 import json
+import math
 import re
 import runpy
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,21 +17,32 @@ import torch
 from tlresearch import experiment
 from tlresearch.experiment import Experiment
 from tlresearch.launch import tuning
-from tlresearch.launch.outputs import output_name, records_of, table_of
+from tlresearch.launch.outputs import output_name, records_of, write_outputs
 from tlresearch.launch.plan import make_plan
 from tlresearch.results.store import Store
-from tlresearch.results.tables import to_csv, to_markdown
 from tlresearch.selection import Choice
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKS = sorted(
-    path.relative_to(ROOT / "results/records")
-    for path in ROOT.glob("results/records/**/*.jsonl")
-    if path.name != "metrics.jsonl"
-)
-TABLES = sorted(
-    str(p.relative_to(ROOT / "results").with_suffix("")) for p in ROOT.glob("results/*/*.md")
-)
+RESULTS = ROOT / "results"
+
+
+def committed() -> list[Path]:
+    """The files under results/ that git has, or all of them where there is no git."""
+    words = ["git", "ls-files", "-z", "--", "."]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        done = subprocess.run(words, cwd=RESULTS, check=True, capture_output=True, text=True)
+        found = [RESULTS / name for name in done.stdout.split("\0") if name]
+        return sorted(path.relative_to(RESULTS) for path in found if path.exists())
+    return sorted(path.relative_to(RESULTS) for path in RESULTS.rglob("*") if path.is_file())
+
+
+COMMITTED = committed()
+PACKS = [path for path in COMMITTED if path.parts[0] == "records" and path.suffix == ".jsonl"]
+TABLES = [
+    path.with_suffix("").as_posix()
+    for path in COMMITTED
+    if path.parts[0] != "records" and path.suffix == ".md"
+]
 
 
 def readme_module():
@@ -74,6 +89,12 @@ def test_the_loop_of_the_readme_runs_and_its_penalty_keeps_the_first_task(tmp_pa
     without = code.replace("100 * penalties", "0 * penalties")
     lost = accuracies(without, tmp_path / "lost.py", capsys)
     assert kept[0] > lost[0] + 0.1 and min(kept) > 0.7
+    said = re.search(
+        r"e\.g\. (\S+) and (\S+); with 0 in place of 100, (\S+) and (\d\.\d+)",
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+    )
+    assert said
+    assert [float(number) for number in said.groups()] == pytest.approx([*kept, *lost], abs=0.1)
 
 
 def test_only_the_first_table_of_a_setting_is_shown():
@@ -86,13 +107,17 @@ def test_only_the_first_table_of_a_setting_is_shown():
 def tables() -> dict[str, Experiment]:
     """Every table of the repository by the name of its files: experiments and their selections.
 
-    The values that a file's `select` chooses are in place, worked out from the packed records.
+    The values that a file's `select` chooses are in place, worked out from the packed records;
+    tables whose selection has no records yet are left out.
     """
     made = {}
+    packs = {path.relative_to("records").with_suffix("").as_posix() for path in PACKS}
     for path in sorted((ROOT / "experiments").rglob("*.yaml")):
         table = experiment.load(path)
         if table.header.select:
             selection = tuning.selection_of(table)
+            if selection.name not in packs:
+                continue
             made[output_name(selection)] = selection
             table = tuning.with_choice(table, choice_of(selection))
         made[table.name] = table
@@ -104,43 +129,86 @@ def choice_of(selection: Experiment) -> Choice:
     return tuning.choose(selection, plan, records)
 
 
-def plan_and_records(made: Experiment):
+def plan_and_records(made: Experiment, folder: Path = RESULTS):
     """As the command finds them under results/."""
-    plan = make_plan(made, Store(ROOT / "results", output_name(made)), torch.device("cpu"))
-    return plan, records_of(plan, Store(ROOT / "results", made.name))
+    plan = make_plan(made, Store(folder, output_name(made)), torch.device("cpu"))
+    return plan, records_of(plan, Store(folder, made.name))
 
 
-def test_every_pack_of_records_is_printed_as_a_table():
-    """And no table is printed that has no records."""
-    packs = {str(path.with_suffix("")) for path in PACKS}
-    assert packs == {tables()[name].name for name in TABLES}
-    assert set(TABLES) == {name for name, made in tables().items() if made.name in packs}
+def made_anew(made: Experiment, folder: Path) -> dict[Path, str]:
+    """What a table's packed records give, by path under results/; stale marks aside."""
+    shutil.copytree(RESULTS / "records", folder / "records", ignore=only_committed)
+    plan, _ = plan_and_records(made, folder)
+    paths = write_outputs(made, plan, Store(folder, made.name))
+    return {path.relative_to(folder): without_stale(path) for path in paths}
+
+
+def only_committed(folder: str, names: list[str]) -> set[str]:
+    """What a copy leaves out: files of single records, checkpoints, weights."""
+    here = Path(folder).relative_to(RESULTS)
+    kept = {here / name for name in names if (RESULTS / here / name).is_dir()} | set(COMMITTED)
+    return {name for name in names if here / name not in kept}
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_committed_table_is_a_function_of_its_records(name: str, monkeypatch):
-    """Markdown and CSV under results/ are what the packed records give, stale marks aside."""
+def test_every_committed_table_is_a_function_of_its_records(name: str, tmp_path, monkeypatch):
+    """Markdown, CSV, LaTeX and figures, to the letter; none is missing, none is left over."""
     monkeypatch.chdir(ROOT)
-    made = tables()[name]
-    table = table_of(made, plan_and_records(made)[1])
-    committed = (ROOT / "results" / f"{name}.md").read_text(encoding="utf-8")
-    assert without_stale(to_markdown(table)) == without_stale(committed)
-    assert to_csv(table) == (ROOT / "results" / f"{name}.csv").read_text(encoding="utf-8")
+    expected = made_anew(tables()[name], tmp_path)
+    assert {".md", ".csv", ".tex"} <= {path.suffix for path in expected}
+    for path, text in expected.items():
+        assert text == without_stale(RESULTS / path), f"results/{path} is not what its records give"
+    of_it = {path for path in COMMITTED if path.parts[0] != "records" and table_of(path) == name}
+    assert of_it == {path for path in expected if path.parts[0] != "records"}
+
+
+def table_of(path: Path) -> str | None:
+    """The table whose output a file is by its name: the longest name that it begins with."""
+    stem = path.with_suffix("").as_posix()
+    names = [name for name in TABLES if stem == name or stem.startswith(f"{name}_")]
+    return max(names, key=len, default=None)
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=str)
+def test_every_committed_result_has_a_source(path: Path):
+    """A table's output, its records, plan or choice, or what a benchmark printed."""
+    if path.parts[0] == "records":
+        name = path.relative_to("records").as_posix()
+        stores = {f"{made.name}.jsonl" for made in tables().values()}
+        plans = {f"{table}{end}" for table in tables() for end in (".plan.json", ".choice.json")}
+        assert name in stores | plans, "neither records, plan nor choice of an experiment"
+    elif path.suffix == ".txt":
+        numbers = json.loads((RESULTS / path).read_text(encoding="utf-8").splitlines()[-1])
+        assert numbers and all(math.isfinite(number) for number in numbers.values())
+        assert (ROOT / "scripts" / path.name).with_suffix(".py").exists()
+    else:
+        assert table_of(path), "no records of a table of this name"
+
+
+def test_every_pack_of_records_is_printed_as_a_table():
+    """With its plan; and no table is printed that has no records."""
+    packs = {path.relative_to("records").with_suffix("").as_posix() for path in PACKS}
+    assert packs == {tables()[name].name for name in TABLES}
+    assert set(TABLES) == {name for name, made in tables().items() if made.name in packs}
+    for name in TABLES:
+        assert Path("records", f"{name}.plan.json") in COMMITTED
 
 
 def test_every_committed_choice_is_a_function_of_its_records():
     """And the values that the table was run with are those."""
-    paths = sorted((ROOT / "results/records").rglob("*.choice.json"))
+    paths = sorted(path for path in COMMITTED if path.name.endswith(".choice.json"))
     assert paths
     for path in paths:
-        name = str(path.relative_to(ROOT / "results/records")).removesuffix(".choice.json")
+        name = path.relative_to("records").as_posix().removesuffix(".choice.json")
         selection = tables()[name]
-        store = Store(ROOT / "results", selection.name)
+        store = Store(RESULTS, selection.name)
         kept = tuning.read_choice(selection, plan_and_records(selection)[0], store)
         assert kept == choice_of(selection)
 
 
-def without_stale(markdown: str) -> str:
+def without_stale(path: Path) -> str:
     """Which rows older code made depends on the code, not on the records."""
-    lines = [line for line in markdown.splitlines() if not line.startswith("- (stale)")]
-    return "\n".join(lines).replace(" (stale)", "")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    notes = ("- (stale)", "\\item (stale)")
+    kept = [line for line in lines if not line.strip().startswith(notes)]
+    return "\n".join(kept).replace(" (stale)", "")

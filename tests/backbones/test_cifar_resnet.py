@@ -113,7 +113,7 @@ def test_other_head_is_refused_and_nothing_changes(tmp_path):
     assert all(map(torch.equal, net.parameters(), before))
 
 
-@pytest.mark.skipif(DATA is None, reason="needs the data root TLRESEARCH_DATA")
+@pytest.mark.needs_data("cifar10")
 def test_published_error_on_cifar10():
     """8.27 % of the 10,000 test images, the number of the checkpoint's authors."""
     from tlresearch.data.catalogue import load

@@ -164,6 +164,17 @@ def test_what_each_stage_trains_on(tmp_path, monkeypatch, method, joint):
         assert seen == [{0, 1}, {2, 3}, {4, 5}]
 
 
+def test_the_memory_of_each_seeds_task_is_kept(tmp_path, trainings):
+    """EWC's state at the end: a Fisher and an anchor for each of two seeds, not the same."""
+    run_stack(run_of(EWC(), [5, 2], steps=1, batch_size=4), CPU, files_in(tmp_path))
+    state = trainings[0].state
+    assert state.curvature.keys() == trainings[0].stack.params.keys()
+    for name, value in trainings[0].stack.params.items():
+        assert state.curvature[name].shape == state.centre[name].shape == value.shape
+    first, second = state.centre["head.weight"]
+    assert not torch.equal(first, second)
+
+
 @pytest.mark.parametrize(("reset", "counts"), [(True, [7, 7, 7]), (False, [7, 14, 21])])
 def test_moments_are_forgotten_at_each_new_task_if_asked(
     tmp_path, monkeypatch, trainings, reset, counts

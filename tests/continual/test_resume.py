@@ -101,17 +101,19 @@ def lines_of(files: RunFiles) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in costs} for line in lines]
 
 
-SCORES = {20: [0.9, 0.2], 40: [0.3, 0.8], 50: [0.9, 0.1]}
+EARLY = {20: [0.9, 0.2], 40: [0.3, 0.8], 50: [0.9, 0.1]}
+LATE = {20: [0.1, 0.2], 40: [0.3, 0.8], 50: [0.9, 0.1]}
 
 
 @pytest.mark.parametrize("at", [None, 20, 40, 50])
-def test_the_best_held_out_weights_are_selected(tmp_path, monkeypatch, trainings, at):
-    """By a script of scores: those of step 20 for one seed, of step 40 for the other.
+@pytest.mark.parametrize(("scores", "best"), [(EARLY, 20), (LATE, 50)], ids=["early", "late"])
+def test_the_best_held_out_weights_are_selected(tmp_path, monkeypatch, trainings, scores, best, at):
+    """By a script of scores: those of step 20 or 50 for one seed, of step 40 for the other.
 
     Also where the run was stopped and resumed, at any step.
     """
     run = run_of(Naive(), [5, 2], evaluate_every=20, tasks=1, class_order="fixed", **SELECTED)
-    scripted(monkeypatch, SCORES)
+    scripted(monkeypatch, scores)
     steps, fit = {}, protocol.fit
 
     def spy(training: Training, batch: Any, until: int, *rest: Any) -> None:
@@ -126,9 +128,24 @@ def test_the_best_held_out_weights_are_selected(tmp_path, monkeypatch, trainings
         run_stack(run, CPU, files_in(tmp_path))
         training = trainings[-1]
     assert sorted(by_step) == [20, 40, 50]
-    for end, first, second in zip(copies(training), by_step[20], by_step[40], strict=True):
+    for end, first, second in zip(copies(training), by_step[best], by_step[40], strict=True):
         assert torch.equal(end[0], first[0])
         assert torch.equal(end[1], second[1])
+
+
+def test_a_task_is_selected_by_its_own_scores(tmp_path, monkeypatch, trainings):
+    """The second task scores lower than the first; its best weights are kept, not the first's."""
+    run = run_of(Naive(), [5], evaluate_every=20, tasks=2, class_order="fixed", **SELECTED)
+    scripted(monkeypatch, {20: [0.8], 40: [0.9], 50: [0.7], 70: [0.1], 90: [0.3], 100: [0.2]})
+    steps, fit = {}, protocol.fit
+
+    def spy(training: Training, *rest: Any) -> None:
+        fit(training, *rest)
+        steps[training.steps[0]] = copies(training)
+
+    monkeypatch.setattr(protocol, "fit", spy)
+    run_stack(run, CPU, files_in(tmp_path))
+    assert all(map(torch.equal, copies(trainings[0]), steps[90]))
 
 
 @pytest.mark.parametrize("method", [Naive(), Joint()])

@@ -21,7 +21,6 @@ from tlresearch.data.sources import Layout
 from tlresearch.errors import UserError
 
 DATA = os.environ.get("TLRESEARCH_DATA")
-requires_data = pytest.mark.skipif(not DATA, reason="TLRESEARCH_DATA is not set")
 FASHION_MNIST = DATASETS["fashion_mnist"]  # with the place where Debian installs it
 Contents = dict[str, bytes]
 
@@ -336,7 +335,7 @@ def real(name: str) -> ImageData:
     return load(name, Path(DATA), download=False)
 
 
-@requires_data
+@pytest.mark.needs_data("mnist")
 def test_mnist_is_torchvisions(tmp_path: Path):
     """From an unpacked copy, which also has the fingerprint of the packed files."""
     from torchvision.datasets import mnist as theirs
@@ -359,7 +358,7 @@ def test_mnist_is_torchvisions(tmp_path: Path):
     assert data.train.labels[:5].tolist() == [5, 0, 4, 1, 9]
 
 
-@requires_data
+@pytest.mark.needs_data("mnist")
 def test_mnist5k_are_training_digits_of_mnist():
     known = {row.tobytes() for row in real("mnist").train.images.numpy()}
     few = load("mnist5k")
@@ -367,7 +366,7 @@ def test_mnist5k_are_training_digits_of_mnist():
         assert all(row.tobytes() in known for row in split.images.numpy())
 
 
-@requires_data
+@pytest.mark.needs_data("usps")
 def test_usps_class_counts():
     """Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, the ZIP code data."""
     data = real("usps")
@@ -378,7 +377,7 @@ def test_usps_class_counts():
     assert data.train.images.shape == (7291, 1, 16, 16)
 
 
-@requires_data
+@pytest.mark.needs_data("usps")
 def test_usps_may_lie_in_the_root_itself(tmp_path: Path):
     data = real("usps")
     for name in formats.USPS_FILES:
@@ -387,7 +386,7 @@ def test_usps_may_lie_in_the_root_itself(tmp_path: Path):
     assert load("usps", tmp_path).fingerprint == data.fingerprint
 
 
-@requires_data
+@pytest.mark.needs_data("cifar10")
 def test_cifar10_has_its_well_known_statistics():
     data = real("cifar10")
     assert data.train.labels.bincount().tolist() == [5000] * 10
@@ -398,13 +397,11 @@ def test_cifar10_has_its_well_known_statistics():
     assert first == ["frog", "truck", "truck", "deer"]
 
 
+@pytest.mark.needs_data("fashion_mnist")
 def test_fashion_mnist_where_it_is_installed(monkeypatch: pytest.MonkeyPatch):
     """Its mean and deviation are those that its users normalise by: 0.2860 and 0.3530."""
     monkeypatch.setitem(DATASETS, "fashion_mnist", FASHION_MNIST)
-    root = Path(DATA) if DATA else None
-    if locate("fashion_mnist", root) is None:
-        pytest.skip("Fashion-MNIST is neither installed nor under TLRESEARCH_DATA")
-    data = load("fashion_mnist", root)
+    data = load("fashion_mnist", Path(DATA) if DATA else None)
     pixels = data.train.images.double() / 255
     assert round(pixels.mean().item(), 4) == 0.2860 and round(pixels.std().item(), 4) == 0.3530
     assert data.train.labels.bincount().tolist() == [6000] * 10

@@ -183,6 +183,15 @@ def test_where_no_task_has_curvature_the_first_centre_stays():
     assert_same_function(one_sided, [first, task(3)])
 
 
+def test_small_curvatures_are_weighed_alike():
+    """Fishers of confident networks, 1e-12 of the usual: the sum is scaled, the centre the same."""
+    few = [task(seed)._replace(constant=torch.zeros((), dtype=F64)) for seed in (1, 2, 3)]
+    small = [t._replace(curvature={k: 1e-12 * f for k, f in t.curvature.items()}) for t in few]
+    assert_same_function(total_of(small), small, points=2)
+    for name, centre in total_of(few).centre.items():
+        torch.testing.assert_close(total_of(small).centre[name], centre, rtol=1e-9, atol=1e-12)
+
+
 def test_order_and_grouping_do_not_matter():
     """q₁ + q₂ = q₂ + q₁ and (q₁ + q₂) + q₃ = q₁ + (q₂ + q₃), as functions."""
     a, b, c = task(1), task(2), task(3)

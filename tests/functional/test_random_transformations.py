@@ -45,12 +45,12 @@ def test_compiled_draws_equal_eager(without_shape_checks):
         assert torch.equal(compiled, eager)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", [n for n in DRAW if n != "categorical"])
-def test_devices_agree(name):
+def test_devices_agree(name, gpu):
     """The same integers on every device; Box and Muller's functions to their rounding."""
     keys = make_key(torch.arange(5), "a")
-    there, here = DRAW[name](keys.cuda()).cpu(), DRAW[name](keys)
+    there, here = DRAW[name](keys.to(gpu)).cpu(), DRAW[name](keys)
     if name == "normal":
         torch.testing.assert_close(there, here, atol=1e-6, rtol=1e-6)
     else:
