@@ -66,6 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_experiment(run)
     run.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     run.add_argument("--threads", type=_positive, help="CPU threads (default: torch's choice)")
+    run.add_argument(
+        "--stream",
+        choices=["auto", "always", "never"],
+        default="auto",
+        help="keep images in host memory; auto: where they exceed half of the GPU's free memory",
+    )
     run.add_argument("--dry-run", action="store_true", help="show the plan and stop")
     run.set_defaults(command=_run)
     table = commands.add_parser("table", help="print the table of an experiment from its records")
@@ -151,12 +157,14 @@ def _run_together(options: argparse.Namespace, device: Any, processes: Any) -> i
             if waiting:
                 _check_data(experiment, options.data)
             _check_writable(options.results)
+    streamed = {"auto": None, "always": True, "never": False}[options.stream]
     if waiting and processes.is_main:
         write_plan(plan, plan_store)
         with progress.reporter(waiting) as reporter:
-            local.run(experiment, plan, store, device, options.data, reporter, processes)
+            root = options.data
+            local.run(experiment, plan, store, device, root, reporter, processes, streamed)
     elif waiting:
-        local.run(experiment, plan, store, device, options.data, processes=processes)
+        local.run(experiment, plan, store, device, options.data, None, processes, streamed)
     if not processes.is_main:
         processes.barrier()
         return 0

@@ -50,10 +50,12 @@ def run(
     root: Path | None = None,
     reporter: Reporter | None = None,
     processes: Processes = ALONE,
+    streamed: bool | None = None,
 ) -> None:
     """Runs what has no record yet, and writes one record for each cell.
 
-    Of several processes all train every stack, and the main one keeps its files.
+    Of several processes all train every stack, and the main one keeps its files. `streamed` says
+    whether images stay on the host; None: where they are too large for the device.
     """
     reporter = reporter or Reporter()
     torch.set_num_threads(plan.threads)
@@ -63,7 +65,7 @@ def run(
     }
     for stack in missing_stacks(plan, store):
         source = sources[stack.cells[0].method]
-        _run_stack(experiment, stack, source, store, device, root, reporter, processes)
+        _run_stack(experiment, stack, source, store, device, root, reporter, processes, streamed)
 
 
 def _run_stack(
@@ -75,13 +77,20 @@ def _run_stack(
     root: Path | None,
     reporter: Reporter,
     processes: Processes,
+    streamed: bool | None,
 ) -> None:
     config = stack.cells[0].config
     files = run_files(store, stack, source, processes.size)
     reporter.begin(stack, config.train.steps * config.benchmark.tasks)
     began = time.time()
     outcomes = families.protocol(config.family).run_stack(
-        stack_run(stack), device, files, root, reporter.advance, processes=processes
+        stack_run(stack),
+        device,
+        files,
+        root,
+        reporter.advance,
+        processes=processes,
+        streamed=streamed,
     )
     if not processes.is_main:
         return
