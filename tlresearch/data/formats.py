@@ -193,7 +193,7 @@ def read_sheet(path: Path, side: int = 32) -> UInt8[Tensor, "n 3 side side"]:
 def read_sheet_labels(path: Path, classes: int = 10) -> tuple[Tensor, Tensor]:
     """The int64 labels `train` and `test` of an `.npz` file, read without pickle."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             train, test = arrays["train"], arrays["test"]
     except _UNREADABLE as error:
         found = f"unreadable data ({error})"
