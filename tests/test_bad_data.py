@@ -32,9 +32,9 @@ def idx(*shape: int, data: bytes | None = None, magic: int = 0) -> bytes:
     return header + (bytes(int(np.prod(shape, dtype=object))) if data is None else data)
 
 
-def picture(kind: str, *size: int) -> bytes:
+def picture(kind: str, width: int, height: int) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", size).save(buffer, kind, lossless=True)
+    Image.new("RGB", (width, height)).save(buffer, kind, lossless=True)
     return buffer.getvalue()
 
 

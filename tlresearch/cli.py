@@ -170,7 +170,7 @@ def _run_table(options: argparse.Namespace) -> int:
     if waiting:
         plan = _begin(experiment, plan_store, device)
         _check_threads(options, plan, plan_store)
-    local.tidy(plan, store)
+    local.tidy(plan, store, again)
     if waiting:
         with progress.reporter(missing_stacks(plan, store, again)) as reporter:
             local.run(experiment, plan, store, device, options.data, reporter, again)

@@ -5,6 +5,7 @@ import os
 import threading
 from typing import Any
 
+import pytest
 import torch
 
 from tlresearch import experiment
@@ -112,29 +113,40 @@ def test_rerun_failed_and_all(table, ran):
 
 
 def test_a_rerun_that_is_stopped_keeps_the_old_record(table, ran, monkeypatch):
+    """It goes on from its checkpoint if it is asked for again, and is forgotten if it is not."""
     table.run()
-    first = table.records()
+    first, save, load = table.records(), checkpoint.save, checkpoint.load
+    loads = []
 
     def stop(*args: Any) -> None:
+        save(*args)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", stop)
-        assert table.run("--rerun", "all")[0] == 130
-    assert table.records() == first
-    assert "all done" in table.run()[1]
-    assert not list(table.results.rglob("checkpoint.pt"))
+    def loaded(*args: Any) -> Any:
+        loads.append(args[0])
+        return load(*args)
+
+    for words, resumed in ((("--rerun", "all"), 1), ((), 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "save", stop)
+            assert table.run("--rerun", "all")[0] == 130
+        assert table.records() == first and list(table.results.rglob("checkpoint.pt"))
+        monkeypatch.setattr(checkpoint, "load", loaded)
+        assert ("all done" in table.run(*words)[1]) == (not words)
+        assert len(loads) == resumed and table.records() == first
+        assert not list(table.results.rglob("checkpoint.pt"))
 
 
-def test_a_rerun_under_another_label_counts(table, ran):
+@pytest.mark.parametrize("label", ["a", "z"])
+def test_a_rerun_under_another_label_counts(table, ran, label):
     """Of equal runs under a former and a new label, the new label's record is the table's."""
     table.run()
     for path in table.results.rglob("seed*.json"):
         record = json.loads(path.read_text())
         del record["digest"]
         Store(table.results, "tiny").write(record | {"source": "0" * 64})
-    table.file.write_text(table.file.read_text().replace("ewc: {name", "a: {name"))
+    table.file.write_text(table.file.read_text().replace("ewc: {name", f"{label}: {{name"))
     ran.clear()
-    assert "| a (stale) |" in table.run()[1]
+    assert f"| {label} (stale) |" in table.run()[1]
     assert "(stale)" not in table.run("--rerun", "stale")[1] and len(ran) == 2
     assert "all done" in table.run("--rerun", "stale")[1]
