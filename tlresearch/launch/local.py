@@ -193,18 +193,21 @@ def _kept(stack: Stack, files: RunFiles) -> str:
     return f"{stack.label} goes on from its checkpoint, {age:.0f} s old"
 
 
-def tidy(plan: Plan, store: Store) -> None:
-    """Removes what processes that were killed left behind; what lives is left alone."""
+def tidy(plan: Plan, store: Store, again: Outdated) -> None:
+    """Removes what processes that were killed left behind; what lives is left alone.
+
+    Checkpoints stay of stacks that are still to be run, by `missing_stacks` with the same `again`.
+    """
     folder, base = store.root / "records" / store.table, store.root / store.table
     with suppress(OSError):  # another process may clear the same folders
         places = [folder.rglob(".*.tmp"), folder.parent.glob(".*.tmp"), base.parent.glob(".*.tmp")]
         remove_leftovers(path for found in places for path in found)
     if not [*folder.glob("runs/*/checkpoint.pt"), *folder.glob("runs/*/lock")]:
         return
-    done = {record["key"] for record in store.read()}
+    missing = {stack.keys for stack in missing_stacks(plan, store, again)}
     for stack in plan.stacks:
         files = run_files(store, stack, sources_of(stack.cells[0].config), plan.processes)
-        if done.issuperset(stack.keys) and (files.checkpoint.exists() or files.lock.exists()):
+        if stack.keys not in missing and (files.checkpoint.exists() or files.lock.exists()):
             with claim(files.lock) as ours:
                 if ours:
                     files.checkpoint.unlink(missing_ok=True)

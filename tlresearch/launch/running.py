@@ -165,7 +165,7 @@ def _work(desk: Desk, experiment: Experiment) -> Plan:
                 _check_data(experiment, options.data)
             _check_writable(options.results)
             made = _begin(desk, experiment) if waiting else made
-            local.tidy(made, store)
+            local.tidy(made, store, again)
     if not waiting:
         return made
     with processes.alike():
