@@ -58,11 +58,13 @@ class Mapped(nn.Module):
     """Gives other numbers when it is mapped."""
 
     def forward(self, x):
-        return x * (1.0 if torch._C._functorch.is_batchedtensor(x) else 2.0)
+        return x * (1.0 if torch._C._functorch.is_batchedtensor(x) else 2.0)  # type: ignore
 
 
 class Averages(nn.Module):
     """A buffer that a forward pass moves, as batch norm's are."""
+
+    mean: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +127,7 @@ class Items(Method):
 
     def loss(self, networks, state, batch):
         value = super().loss(networks, state, batch)
-        return value if value.total.item() else value
+        return value if value.total.item() > 0 else Loss(value.total, {})
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,8 @@ class ItemsLater(Items):
         return super().loss(networks, state, batch) if state else Method().loss(networks, {}, batch)
 
     def after_task(self, networks, state, data):
-        (x, y, mask), *_ = data.batches(2)
-        return {"x": x.mean(), "key": data.key("anything")}
+        batch = next(iter(data.batches(2)))
+        return {"x": batch[0].mean(), "key": data.key("anything")}
 
 
 @dataclass(frozen=True)
