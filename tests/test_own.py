@@ -93,6 +93,7 @@ def folder(tmp_path: Path) -> Folder:
 def test_a_method_is_found_beside_the_experiment_file(folder: Folder, monkeypatch):
     """Not from the current folder, not from `sys.path`; it leaves no compiled copy."""
     monkeypatch.chdir("/")
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     before = list(sys.path)
     cell = folder.load().cells[0]
     assert type(cell.config.method).__name__ == "Mine" and cell.config.method.strength == 3.0

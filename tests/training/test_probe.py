@@ -188,7 +188,7 @@ HIDDEN = {
 @pytest.mark.parametrize("name", HIDDEN)
 def test_hidden_randomness_and_state_are_refused(name: str):
     """A resumed run would not repeat them."""
-    assert "draws random numbers or keeps something" in refusal(HIDDEN[name])
+    assert "its loss draws hidden random numbers, or keeps" in refusal(HIDDEN[name])
     assert probe(case(lambda: Counter(remembers=False)), stacked=True) is None
 
 
@@ -207,7 +207,7 @@ class Draws(Method):
 
 @pytest.mark.parametrize("where", ["init", "after_task"])
 def test_a_state_drawn_from_torchs_generator_is_refused(where: str):
-    assert f"mine: {where} draws random numbers" in refusal(method=Draws(where))
+    assert f"mine: {where} draws hidden random numbers" in refusal(method=Draws(where))
 
 
 @dataclass(frozen=True)
