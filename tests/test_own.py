@@ -93,6 +93,7 @@ def folder(tmp_path: Path) -> Folder:
 def test_a_method_is_found_beside_the_experiment_file(folder: Folder, monkeypatch):
     """Not from the current folder, not from `sys.path`; it leaves no compiled copy."""
     monkeypatch.chdir("/")
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     before = list(sys.path)
     cell = folder.load().cells[0]
     assert type(cell.config.method).__name__ == "Mine" and cell.config.method.strength == 3.0
@@ -152,7 +153,7 @@ def test_the_scenarios_of_an_own_method_count(folder: Folder):
     ("code", "sentence"),
     [
         ("x = 1\ndef f(:\n", "cannot be run: SyntaxError: invalid syntax (mine.py, line 2)"),
-        ("\nimport no_such_package\n", "No module named 'no_such_package' (mine"),
+        ("\nimport no_such_package\n", "No module named 'no_such_package' (mine.py, line 2)"),
         ("def f():\n    1 / 0\nf()\n", "ZeroDivisionError: division by zero (mine.py, line 2)"),
         ("raise SystemExit(3)\n", "SystemExit: 3 (mine.py, line 1)"),
         ("", "defines no class or function 'Mine'; it defines none at all"),

@@ -10,7 +10,7 @@ import torch
 from tlresearch import cli, experiment
 from tlresearch.continual import protocol
 from tlresearch.errors import UserError
-from tlresearch.launch import outputs
+from tlresearch.launch import local, outputs
 from tlresearch.launch import plan as plans
 from tlresearch.results.store import Store
 from tlresearch.training import device
@@ -132,7 +132,7 @@ def test_a_plan_begun_stays_unless_an_edit_made_its_stack_impossible(bench: Benc
 def test_hidden_randomness_is_refused_before_anything_runs(bench: Bench):
     bench.edit("nn.functional.dropout(batch.x, 0.5)")
     code, _, err = bench.command()
-    assert code == 2 and "draws random numbers" in err and err.count("\n") == 1
+    assert code == 2 and "draws hidden random numbers" in err and err.count("\n") == 1
     assert not bench.results.exists()
 
 
@@ -182,6 +182,17 @@ def test_debug_runs_one_seed_eagerly_with_prints_and_touches_nothing(bench: Benc
     assert keys[0] == keys[1]
 
 
+def test_debug_starts_anew_where_a_run_was_left(bench: Bench):
+    """A checkpoint, here one that cannot be read, is not gone on with."""
+    made = experiment.load(bench.file, ["debug=true"])
+    plan, store = bench.plan("debug=true")[0], Store(bench.results, made.name)
+    stack = plan.stacks[0]
+    left = local.run_files(store, stack, local.sources_of(stack.cells[0].config)).checkpoint
+    left.parent.mkdir(parents=True)
+    left.write_text("half")
+    assert bench.command("debug=true")[0] == 0
+
+
 def test_debug_shows_the_traceback_of_a_mistake(bench: Bench):
     """Nothing is tried beforehand, and nothing stands between the loss and the reader."""
     bench.edit("value.totl")
@@ -196,8 +207,8 @@ def test_leaving_the_debugger_ends_the_command(bench: Bench):
 
 
 def test_debug_cannot_be_swept_and_is_true_or_false(bench: Bench):
-    refusals = {"sweep={debug: [true]}": "not part of a run", "debug=3": "true or"}
-    for override, words in refusals.items():
+    refused = {"sweep={debug: [true]}": "not part of a run", "debug=3": "true or false"}
+    for override, words in refused.items():
         with pytest.raises(UserError, match=words):
             experiment.load(bench.file, [override])
 

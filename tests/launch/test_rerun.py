@@ -23,7 +23,7 @@ def test_a_stack_that_another_process_runs_is_left_to_it_and_waited_for(table, r
     made = experiment.load(table.file)
     store = Store(table.results, "tiny")
     planned = plan.make_plan(made, store, torch.device("cpu"))
-    source = waiting.sources_of(made.cells[0].config.method, "continual")
+    source = waiting.sources_of(made.cells[0].config)
     lock = local.run_files(store, planned.stacks[0], source).lock
     told: list[tuple[str, str]] = []
     asked = threading.Event()

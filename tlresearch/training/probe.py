@@ -189,10 +189,10 @@ def _try(
         for attempt in range(2):
             torch.manual_seed(attempt)
             at = f"{case.label}: its loss fails on {len(batch.x)} images of noise"
-            with own.blamed(at), _undrawn(case, "its loss or its networks"):
+            with own.blamed(at), _undrawn(case, "its loss"):
                 runs.append(_step(case, [seed], [network], [state], [batch]))
         if not torch.equal(*(run["the loss"].nan_to_num() for run in runs)):
-            raise _hidden(case, "its loss or its networks")
+            raise _hidden(case, "its loss")
         alone.append(runs[0])
     if not stacked:
         return None
@@ -274,8 +274,8 @@ def _undrawn(case: Case, what: str) -> Iterator[None]:
 
 def _hidden(case: Case, what: str) -> UserError:
     return UserError(
-        f"{case.label}: {what} draws random numbers or keeps something from one step to the next "
-        "that no checkpoint holds, so a resumed run would differ; use torch.nn.Dropout or "
+        f"{case.label}: {what} draws hidden random numbers, or keeps from one step to the next "
+        "what no checkpoint holds, so a resumed run would differ; use torch.nn.Dropout or "
         "tlresearch.backbones.layers.Dropout as a layer, tlresearch.functional.random with a key, "
         "buffers and the method's state"
     )

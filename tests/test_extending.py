@@ -1,0 +1,34 @@
+"""The examples of docs/extending.md run as they stand."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tlresearch import cli
+from tlresearch.launch import outputs
+from tlresearch.training import device
+
+TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+BLOCKS = dict(re.findall(r"```(?:python|yaml)\n# ([\w.]+)\n(.*?)```", TEXT, re.DOTALL))
+EXPERIMENTS = [name for name in BLOCKS if name.endswith(".yaml")]
+
+
+def test_every_kind_of_own_code_has_an_example():
+    assert EXPERIMENTS == ["own_method.yaml", "own_backbone.yaml", "timm_backbone.yaml"]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_example_runs(name: str, tmp_path: Path, capsys, monkeypatch):
+    """The files side by side, a few steps; nothing is said on the error stream."""
+    if "timm" in name:
+        pytest.importorskip("timm")
+    monkeypatch.setattr(device, "prepare_process", lambda threads=None: None)
+    monkeypatch.setattr(outputs, "_write_figures", lambda *args: [])
+    for file, code in BLOCKS.items():
+        (tmp_path / file).write_text(code)
+    results = str(tmp_path / "results")
+    assert cli.main(["run", str(tmp_path / name), "train.steps=2", "--results", results]) == 0
+    out = capsys.readouterr()
+    assert out.err == "" and "| naive | " in out.out
+    assert ("| mine | " in out.out) == (name == "own_method.yaml")
