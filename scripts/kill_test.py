@@ -27,7 +27,7 @@ import matplotlib.figure  # noqa: F401, what a run imports late, here before the
 import torch._dynamo  # noqa: F401, likewise
 
 from tlresearch import cli
-from tlresearch.continual import Naive, protocol
+from tlresearch.continual import protocol
 from tlresearch.data import catalogue
 from tlresearch.launch import local, outputs, progress  # noqa: F401, likewise
 
@@ -53,8 +53,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     options = parser.parse_args()
     moments = random.Random(options.seed)
-    catalogue.load("optdigits")  # kept in memory, as are the sources
-    local.sources_of(Naive(), "continual")
+    catalogue.load("optdigits")  # kept in memory
     kills, rounds, problems = Counter[str](), 0, list[str]()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "table.yaml"

@@ -1,6 +1,7 @@
 """What the README and `results/` say is what the records say."""
 
 import contextlib
+import functools
 import importlib.util
 import json
 import math
@@ -14,9 +15,12 @@ import pytest
 import torch
 
 from tlresearch import experiment
-from tlresearch.launch.outputs import write_outputs
+from tlresearch.experiment import Experiment
+from tlresearch.launch import tuning
+from tlresearch.launch.outputs import output_name, records_of, write_outputs
 from tlresearch.launch.plan import make_plan
 from tlresearch.results.store import Store
+from tlresearch.selection import Choice
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -34,7 +38,11 @@ def committed() -> list[Path]:
 
 COMMITTED = committed()
 PACKS = [path for path in COMMITTED if path.parts[0] == "records" and path.suffix == ".jsonl"]
-TABLES = [path.relative_to("records").with_suffix("").as_posix() for path in PACKS]
+TABLES = [
+    path.with_suffix("").as_posix()
+    for path in COMMITTED
+    if path.parts[0] != "records" and path.suffix == ".md"
+]
 
 
 def readme_module():
@@ -95,20 +103,58 @@ def test_only_the_first_table_of_a_setting_is_shown():
     assert readme_module().results_of(text) == "**a**\n\n| x |\n| 1 |\n\n**b**\n\n| z |\n"
 
 
-def made_anew(name: str, folder: Path) -> dict[Path, str]:
+@functools.cache
+def tables() -> dict[str, Experiment]:
+    """Every table of the repository by the name of its files: experiments and their selections.
+
+    The values that a file's `select` chooses are in place, worked out from the packed records;
+    tables whose selection has no records yet are left out.
+    """
+    made = {}
+    packs = {path.relative_to("records").with_suffix("").as_posix() for path in PACKS}
+    for path in sorted((ROOT / "experiments").rglob("*.yaml")):
+        table = experiment.load(path)
+        if table.header.select:
+            selection = tuning.selection_of(table)
+            if selection.name not in packs:
+                continue
+            made[output_name(selection)] = selection
+            table = tuning.with_choice(table, choice_of(selection))
+        made[table.name] = table
+    return made
+
+
+def choice_of(selection: Experiment) -> Choice:
+    plan, records = plan_and_records(selection)
+    return tuning.choose(selection, plan, records)
+
+
+def plan_and_records(made: Experiment, folder: Path = RESULTS):
+    """As the command finds them under results/."""
+    plan = make_plan(made, Store(folder, output_name(made)), torch.device("cpu"))
+    return plan, records_of(plan, Store(folder, made.name))
+
+
+def made_anew(made: Experiment, folder: Path) -> dict[Path, str]:
     """What a table's packed records give, by path under results/; stale marks aside."""
-    shutil.copytree(RESULTS / "records", folder / "records")
-    made = experiment.load(ROOT / "experiments" / f"{name}.yaml")
-    store = Store(folder, made.name)
-    paths = write_outputs(made, make_plan(made, store, torch.device("cpu")), store)
+    shutil.copytree(RESULTS / "records", folder / "records", ignore=only_committed)
+    plan, _ = plan_and_records(made, folder)
+    paths = write_outputs(made, plan, Store(folder, made.name))
     return {path.relative_to(folder): without_stale(path) for path in paths}
+
+
+def only_committed(folder: str, names: list[str]) -> set[str]:
+    """What a copy leaves out: files of single records, checkpoints, weights."""
+    here = Path(folder).relative_to(RESULTS)
+    kept = {here / name for name in names if (RESULTS / here / name).is_dir()} | set(COMMITTED)
+    return {name for name in names if here / name not in kept}
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_committed_table_is_a_function_of_its_records(name: str, tmp_path, monkeypatch):
     """Markdown, CSV, LaTeX and figures, to the letter; none is missing, none is left over."""
     monkeypatch.chdir(ROOT)
-    expected = made_anew(name, tmp_path)
+    expected = made_anew(tables()[name], tmp_path)
     assert {".md", ".csv", ".tex"} <= {path.suffix for path in expected}
     for path, text in expected.items():
         assert text == without_stale(RESULTS / path), f"results/{path} is not what its records give"
@@ -125,11 +171,12 @@ def table_of(path: Path) -> str | None:
 
 @pytest.mark.parametrize("path", COMMITTED, ids=str)
 def test_every_committed_result_has_a_source(path: Path):
-    """A table's output, the records or the plan of an experiment, or what a benchmark printed."""
+    """A table's output, its records, plan or choice, or what a benchmark printed."""
     if path.parts[0] == "records":
         name = path.relative_to("records").as_posix()
-        experiments = {f"{table}{end}" for table in TABLES for end in (".jsonl", ".plan.json")}
-        assert name in experiments, "neither the records nor the plan of an experiment"
+        stores = {f"{made.name}.jsonl" for made in tables().values()}
+        plans = {f"{table}{end}" for table in tables() for end in (".plan.json", ".choice.json")}
+        assert name in stores | plans, "neither records, plan nor choice of an experiment"
     elif path.suffix == ".txt":
         numbers = json.loads((RESULTS / path).read_text(encoding="utf-8").splitlines()[-1])
         assert numbers and all(math.isfinite(number) for number in numbers.values())
@@ -138,11 +185,25 @@ def test_every_committed_result_has_a_source(path: Path):
         assert table_of(path), "no records of a table of this name"
 
 
-def test_every_pack_of_records_belongs_to_an_experiment():
-    """And so do their plans."""
+def test_every_pack_of_records_is_printed_as_a_table():
+    """With its plan; and no table is printed that has no records."""
+    packs = {path.relative_to("records").with_suffix("").as_posix() for path in PACKS}
+    assert packs == {tables()[name].name for name in TABLES}
+    assert set(TABLES) == {name for name, made in tables().items() if made.name in packs}
     for name in TABLES:
-        assert (ROOT / "experiments" / f"{name}.yaml").exists()
         assert Path("records", f"{name}.plan.json") in COMMITTED
+
+
+def test_every_committed_choice_is_a_function_of_its_records():
+    """And the values that the table was run with are those."""
+    paths = sorted(path for path in COMMITTED if path.name.endswith(".choice.json"))
+    assert paths
+    for path in paths:
+        name = path.relative_to("records").as_posix().removesuffix(".choice.json")
+        selection = tables()[name]
+        store = Store(RESULTS, selection.name)
+        kept = tuning.read_choice(selection, plan_and_records(selection)[0], store)
+        assert kept == choice_of(selection)
 
 
 def without_stale(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The command `tlresearch`: run, table, list, describe, data.
+"""The command `tlresearch`: run, table, export, list, describe, data.
 
 torch and the rest are imported when a command needs them, so that `--help` answers at once and
 OpenMP's settings are in place before torch reads them.
@@ -7,14 +7,13 @@ OpenMP's settings are in place before torch reads them.
 import argparse
 import os
 import sys
-import tempfile
+from bdb import BdbQuit
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tlresearch import __version__
-from tlresearch.errors import UserError, notice
-from tlresearch.files import FULL, claim, silently, unwritable
+from tlresearch.errors import UserError
+from tlresearch.files import FULL, unwritable
 from tlresearch.launch import stopping
 
 
@@ -34,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"tlresearch: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, BdbQuit) as stop:
         said, code = stopping.ending(stop)
         print(f"\ntlresearch: {said}", file=sys.stderr)
         return code
@@ -90,11 +89,29 @@ def _parser() -> argparse.ArgumentParser:
         choices=["stale", "failed", "all"],
         help="make finished runs again: those of older code, those that failed, or all",
     )
+    _add_best(run)
+    run.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        choices=["wandb", "tensorboard"],
+        help="also tell a tracker of each run (may be given twice); wandb is offline by default",
+    )
+    run.add_argument("--no-weights", action="store_true", help="do not keep final weights")
     run.set_defaults(command=_run)
     table = commands.add_parser("table", help="print the table of an experiment from its records")
     _add_experiment(table)
+    _add_best(table)
     table.add_argument("--format", choices=["md", "csv", "latex"], default="md")
     table.set_defaults(command=_table)
+    export = commands.add_parser("export", help="a run's weights for plain PyTorch or timm")
+    export.add_argument(
+        "run", help="TABLE/METHOD[/SETTING]/seedN, the start of a key, or a record's path"
+    )
+    export.add_argument("--to", type=Path, metavar="FILE", help="default: METHOD-seedN.safetensors")
+    export.add_argument("--force", action="store_true", help="replace the file if it is there")
+    _add_results(export)
+    export.set_defaults(command=_export)
     listing = commands.add_parser("list", help="methods, datasets, backbones or experiments")
     listing.add_argument(
         "what", nargs="?", choices=["methods", "datasets", "backbones", "experiments"]
@@ -103,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     describe = commands.add_parser(
         "describe", help="settings of a method, backbone, family or train"
     )
-    describe.add_argument("name", help="e.g. ewc, mlp, continual, train")
+    describe.add_argument("name", help="e.g. ewc, mlp, continual, train, ./mine.py:Mine")
     describe.set_defaults(command=_describe)
     data = commands.add_parser(
         "data", help="every data set, where it was found; or check its files"
@@ -122,10 +139,22 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
         metavar="dotted.key=value",
         help="e.g. train.steps=500; key=1,2,3 sweeps",
     )
+    _add_results(parser)
+    _add_data(parser)
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results", type=Path, default=Path("results"), help="results folder (default: results)"
     )
-    _add_data(parser)
+
+
+def _add_best(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--best",
+        action="store_true",
+        help="with the values that the file's 'select' chose before, overrides or not",
+    )
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -140,126 +169,22 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    with stopping.terminable():
-        try:
-            return _run_table(options)
-        except KeyboardInterrupt as stop:
-            stop.add_note(f"go on with: {options.line}")
-            raise
+    from tlresearch.launch import running
 
-
-def _run_table(options: argparse.Namespace) -> int:
-    from tlresearch.launch import local, progress
-    from tlresearch.launch.outputs import records_of, table_of, write_outputs
-    from tlresearch.launch.waiting import missing_stacks, outdated
-    from tlresearch.results.tables import to_markdown
-    from tlresearch.training.device import choose_device, prepare_process
-
-    device = choose_device(options.device)
-    prepare_process(options.threads)
-    experiment, plan, store, plan_store = _prepare(options, device, repair=not options.dry_run)
-    again = outdated(plan, store, options.rerun) if options.rerun else {}
-    waiting = missing_stacks(plan, store, again)
-    print(progress.plan_text(experiment, plan, waiting, len(again), options.rerun), flush=True)
-    if options.dry_run:
-        return 0
-    _check_threads(options, plan, plan_store)
-    if waiting:
-        _check_data(experiment, options.data)
-    _check_writable(options.results)
-    if waiting:
-        plan = _begin(experiment, plan_store, device)
-        _check_threads(options, plan, plan_store)
-    local.tidy(plan, store)
-    if waiting:
-        with progress.reporter(missing_stacks(plan, store, again)) as reporter:
-            local.run(experiment, plan, store, device, options.data, reporter, again)
-    with claim(plan_store.lock_path, silently):
-        paths = write_outputs(experiment, plan, store)
-    records = records_of(plan, store)
-    print(to_markdown(table_of(experiment, records)))
-    print("Written: " + ", ".join(str(path) for path in paths))
-    failed = sum(record["status"] == "failed" for record in records)
-    return 1 if failed else 0
-
-
-def _begin(experiment: Any, plan_store: Any, device: Any) -> Any:
-    """The plan on disk; of two processes that begin a table the second takes the first one's."""
-    from tlresearch.launch import plan as plans
-
-    with claim(plan_store.lock_path, silently):
-        for sentence in plans.repair(plan_store):
-            notice(sentence)
-        plan = plans.make_plan(experiment, plan_store, device)
-        plans.write_plan(plan, plan_store)
-    return plan
-
-
-def _check_threads(options: argparse.Namespace, plan: Any, plan_store: Any) -> None:
-    if options.threads not in (None, plan.threads):
-        raise UserError(
-            f"--threads: {plan_store.plan_path} was made for {plan.threads} threads, and its "
-            "runs would differ in their last digits; leave --threads out, or name another "
-            "--results folder"
-        )
-
-
-def _prepare(
-    options: argparse.Namespace, device: Any, repair: bool = False
-) -> tuple[Any, Any, Any, Any]:
-    """Experiment, plan, and the stores of its records and of its plan.
-
-    With `repair`, records that cannot be read are named and set aside; without it they are errors.
-    """
-    from tlresearch import experiment as experiments
-    from tlresearch.launch.outputs import output_name
-    from tlresearch.launch.plan import make_plan
-    from tlresearch.results.store import Store
-
-    _check_root(options.data)
-    experiment = experiments.load(options.file, options.overrides)
-    store = Store(options.results, experiment.name)
-    plan_store = Store(options.results, output_name(experiment))
-    for sentence in store.repair() if repair else []:
-        notice(sentence)
-    return experiment, make_plan(experiment, plan_store, device), store, plan_store
-
-
-def _check_data(experiment: Any, root: Path | None) -> None:
-    """Refuses before any work data that are missing or damaged."""
-    from tlresearch.data import catalogue
-
-    for name in sorted({cell.config.benchmark.dataset for cell in experiment.cells}):
-        catalogue.load(name, root)
-
-
-def _check_root(root: Path | None) -> None:
-    if root is not None and not root.is_dir():
-        raise UserError(f"--data: {root} is no folder; expected the data root")
-
-
-def _check_writable(folder: Path) -> None:
-    """Refuses before any work what would fail after it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"--results: {folder} cannot be written ({error.strerror}); "
-            "choose another folder or change its permissions"
-        ) from None
+    return running.run(options)
 
 
 def _table(options: argparse.Namespace) -> int:
-    import torch
+    from tlresearch.launch import running
 
-    from tlresearch.launch.outputs import records_of, table_of
-    from tlresearch.results import tables
+    return running.table(options)
 
-    experiment, plan, store, _ = _prepare(options, torch.device("cpu"))
-    writer = {"md": tables.to_markdown, "csv": tables.to_csv, "latex": tables.to_latex}
-    print(writer[options.format](table_of(experiment, records_of(plan, store))), end="")
+
+def _export(options: argparse.Namespace) -> int:
+    from tlresearch import exporting
+
+    path, lines = exporting.export(options.run, options.results, options.to, options.force)
+    print("\n".join([f"Written: {path}", *lines]))
     return 0
 
 
@@ -280,7 +205,8 @@ def _describe(options: argparse.Namespace) -> int:
 def _data(options: argparse.Namespace) -> int:
     from tlresearch import inspection
 
-    _check_root(options.data)
+    if options.data is not None and not options.data.is_dir():
+        raise UserError(f"--data: {options.data} is no folder; expected the data root")
     if options.action == "verify":
         text, sound = inspection.verified(options.data)
         print(text)

@@ -8,8 +8,8 @@ is a *cell*, the unit of a record.
 import copy
 import dataclasses
 import hashlib
-import itertools
 import json
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,9 @@ from tlresearch import families, own, schema, yamlfile
 from tlresearch.errors import UserError
 from tlresearch.results.published import Published
 from tlresearch.results.rows import check_unit
+from tlresearch.selection import Choice, Select, check_select, forget
 from tlresearch.training.settings import Train, check_train
+from tlresearch.variations import Variant, combinations
 
 VARIABLE = ("benchmark", "backbone", "train", "methods")
 """The groups of an experiment file that settings and sweeps may vary."""
@@ -53,6 +55,8 @@ class Header:
     """Numbers of papers, beside ours."""
     debug: bool = False
     """One seed at a time and not compiled, so that `breakpoint()` and `print` in own code work."""
+    select: Select | None = None
+    """What is tuned, on a held-out part of the training data; see `selection.Select`."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,12 @@ class Experiment:
     """Of its table, e.g. `continual/split_mnist_task`."""
     overrides: tuple[str, ...]
     cells: tuple[Cell, ...]
+    variants: tuple[Variant, ...] = ()
+    """What the cells were made from: method × setting."""
+    choice: Choice | None = None
+    """The values that `select` chose, once they are in the cells."""
+    outputs: str = ""
+    """Name of its files, where that is not the name of the table that keeps its records."""
 
     @property
     def method_labels(self) -> list[str]:
@@ -136,12 +146,12 @@ def load(path: Path, overrides: list[str] | None = None) -> Experiment:
         _spelled_out(raw)
     header = schema.structure(raw, Header, "", where)
     _check_header(header, where)
-    cells = tuple(_cells(raw, header, where))
-    _refuse_twins(cells, where)
+    variants = tuple(_variants(raw, header, where))
+    cells = cells_of(variants, header.seeds, where)
     _check_published(header, cells, where)
     # A debug run starts anew each time and must not touch the records of the table.
     name = table_name(path) + ("+debug" if header.debug else "")
-    return Experiment(path, header, name, tuple(overrides or ()), cells)
+    return Experiment(path, header, name, tuple(overrides or ()), cells, variants)
 
 
 def _spelled_out(raw: dict[str, Any]) -> dict[str, Any]:
@@ -192,6 +202,7 @@ def _override(raw: dict[str, Any], text: str, where: str) -> None:
             raise UserError(f"{where}: key 'sweep' must be keys and values, not {sweep!r}")
         sweep[key] = values
         _check_path(raw, key, f"argument '{text}'")
+        forget(raw, key)
         return
     set_dotted(raw, key, parsed, f"argument '{text}'")
     _forget(raw, key)
@@ -204,6 +215,7 @@ def _forget(raw: dict[str, Any], key: str) -> None:
     for group in groups:
         if isinstance(group, dict):
             group.pop(key, None)
+    forget(raw, key)
 
 
 def set_dotted(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
@@ -274,6 +286,8 @@ def _check_header(header: Header, where: str) -> None:
             raise UserError(
                 f"{where}: unknown metric '{metric}' in 'metrics'; {schema.nearest(metric, known)}"
             )
+    if header.select:
+        check_select(header, known, where)
 
 
 def _check_variations(header: Header, where: str) -> None:
@@ -282,6 +296,7 @@ def _check_variations(header: Header, where: str) -> None:
     varied += [
         (f"settings.{name}", key) for name in header.settings for key in header.settings[name]
     ]
+    varied += [("select.grid", key) for key in (header.select.grid if header.select else ())]
     for place, key in varied:
         parts = key.split(".")
         if parts[0] in VARIABLE and len(parts) == 1:
@@ -294,7 +309,7 @@ def _check_variations(header: Header, where: str) -> None:
                 f"{where}: '{place}' varies '{key}', which is not part of a run; "
                 f"expected a key under {', '.join(VARIABLE)}"
             )
-        if parts[0] == "methods" and len(parts) < (3 if place == "sweep" else 2):
+        if parts[0] == "methods" and len(parts) < (2 if place.startswith("settings.") else 3):
             raise UserError(
                 f"{where}: '{place}' varies '{key}'; expected a setting of one method, "
                 "e.g. methods.ewc.strength"
@@ -335,23 +350,37 @@ def _check_published(header: Header, cells: tuple[Cell, ...], where: str) -> Non
                 raise UserError(f"{where}: 'published' names setting '{row.setting}'; {hint}")
 
 
-def _cells(raw: dict[str, Any], header: Header, where: str) -> list[Cell]:
-    """All cells, settings first, then methods, then seeds."""
+def _variants(raw: dict[str, Any], header: Header, where: str) -> list[Variant]:
+    """All rows of the table, settings first, then methods."""
     general = {k: v for k, v in header.sweep.items() if not k.startswith("methods.")}
-    cells = []
+    variants = []
     for name, changes in (header.settings or {"": {}}).items():
-        for sweep_label, sweep_changes in _combinations(general, where):
+        for sweep_label, sweep_changes in combinations(general, where):
             for label in header.methods:
                 own = {k: v for k, v in header.sweep.items() if k.startswith(f"methods.{label}.")}
-                for own_label, own_changes in _combinations(own, where):
+                for own_label, own_changes in combinations(own, where):
                     variant = copy.deepcopy(raw)
-                    for key, value in (changes | sweep_changes | own_changes).items():
+                    swept = sweep_changes | own_changes
+                    for key, value in (changes | swept).items():
                         at = f"{where}: setting '{name}'" if key in changes else where
                         set_dotted(variant, key, value, at)
-                    config = resolve(variant, label, where)
                     setting = ", ".join(part for part in (name, sweep_label, own_label) if part)
-                    cells += [Cell(label, setting, seed, config) for seed in header.seeds]
-    return cells
+                    variants.append(Variant(label, setting, name, swept, variant))
+    return variants
+
+
+def cells_of(variants: tuple[Variant, ...], seeds: tuple[int, ...], where: str) -> tuple[Cell, ...]:
+    """All cells, in the order of the variants, then of the seeds.
+
+    Raises:
+        UserError: a variant cannot be used, or two have one name.
+    """
+    cells = []
+    for variant in variants:
+        config = resolve(variant.raw, variant.method, where)
+        cells += [Cell(variant.method, variant.setting, seed, config) for seed in seeds]
+    _refuse_twins(tuple(cells), where)
+    return tuple(cells)
 
 
 def _refuse_twins(cells: tuple[Cell, ...], where: str) -> None:
@@ -365,27 +394,7 @@ def _refuse_twins(cells: tuple[Cell, ...], where: str) -> None:
         seen.add(name)
 
 
-def _combinations(sweep: dict[str, list[Any]], where: str) -> list[tuple[str, dict[str, Any]]]:
-    """Every choice of one value per swept key, with its label `key=value, …`."""
-    for key, values in sweep.items():
-        if not values:
-            raise UserError(f"{where}: 'sweep.{key}' is empty; give at least one value")
-    choices = [[(key, value) for value in values] for key, values in sweep.items()]
-    combinations = []
-    for combination in itertools.product(*choices):
-        label = ", ".join(f"{key.split('.')[-1]}={_short(value)}" for key, value in combination)
-        combinations.append((label, dict(combination)))
-    return combinations
-
-
-def _short(value: Any) -> str:
-    """A value as a label; two different numbers never share one."""
-    if isinstance(value, float) and float(f"{value:g}") == value:
-        return f"{value:g}"
-    return str(value)
-
-
-def resolve(raw: dict[str, Any], label: str, where: str) -> Config:
+def resolve(raw: Mapping[str, Any], label: str, where: str) -> Config:
     """The configuration of one method, checked.
 
     Raises:

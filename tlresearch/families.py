@@ -1,12 +1,15 @@
 """The families: where an experiment's `family` leads.
 
 A family's module `protocol` offers METHODS, Benchmark (the settings of its `benchmark:` section),
-METRICS, Method (what an own method derives from), StackRun, `check` and `run_stack`; nothing else
+METRICS, Method (what an own method derives from), StackRun, `check` and `run_stack`, and `held_out`
+if its benchmark says otherwise than by `validation` and `evaluate` what is held out; nothing else
 of a family is known outside it.
 """
 
+import dataclasses
 import importlib
 from types import ModuleType
+from typing import Any
 
 FAMILIES = {"continual": "tlresearch.continual.protocol"}
 """Module of each family's protocol; imported when an experiment asks for it."""
@@ -15,3 +18,19 @@ FAMILIES = {"continual": "tlresearch.continual.protocol"}
 def protocol(family: str) -> ModuleType:
     """The protocol module of a family named in `FAMILIES`."""
     return importlib.import_module(FAMILIES[family])
+
+
+def held_out(family: str, benchmark: Any, fraction: float) -> Any:
+    """A benchmark as a selection sees it: measured on training data that are not trained on.
+
+    Args:
+        family: a name in `FAMILIES`; its protocol's `held_out(benchmark, fraction)`, if there is
+            one, decides. Otherwise the benchmark must have the settings `validation`, the
+            fraction that is held out, and `evaluate`, what is measured on.
+        benchmark: the family's benchmark; not changed.
+        fraction: of the training data, above 0 and below 1.
+    """
+    own = getattr(protocol(family), "held_out", None)
+    if own is not None:
+        return own(benchmark, fraction)
+    return dataclasses.replace(benchmark, validation=fraction, evaluate="validation")

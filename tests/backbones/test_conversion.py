@@ -57,7 +57,8 @@ def test_a_converted_norm_has_torchs_names_values_and_statistics(case: str):
     assert unsplit(theirs) and not unsplit(ours)
     for step in range(4):
         if step == 3:
-            theirs.eval(), ours.eval()
+            theirs.eval()
+            ours.eval()
         torch.testing.assert_close(ours(x + step), theirs(x + step), atol=1e-12, rtol=0)
     mine, expected = ours.state_dict(), theirs.state_dict()
     assert list(mine) == list(expected)
@@ -90,7 +91,8 @@ def meta_gradients(layer: nn.Module, mapped: bool) -> list[torch.Tensor]:
     if mapped:
         total = vmap(adapted, (None, 0, 0, 0))(theta, x, query, y).sum()
     else:
-        total = sum(adapted(theta, *task) for task in zip(x, query, y, strict=True))
+        tasks = zip(x, query, y, strict=True)
+        total = torch.stack([adapted(theta, *task) for task in tasks]).sum()
     return list(torch.autograd.grad(total, list(theta.values())))
 
 
@@ -179,5 +181,5 @@ def test_dropout_depends_on_its_key_and_on_the_call():
     assert torch.equal(net(x), first) and torch.equal(net(x), second)
     assert torch.equal(net.eval()(x), x)
     restart(net.train())
-    net[0].key.fill_(7)
+    net.get_buffer("0.key").fill_(7)
     assert not torch.equal(net(x), first)

@@ -40,7 +40,7 @@ def make(tmp_path: Path, store: Store):
         path = tmp_path / "exp.yaml"
         path.write_text(BASE + more)
         loaded = experiment.load(path, list(overrides))
-        return plans.make_plan(loaded, store, device, processes)
+        return plans.make_plan(loaded, store, device, processes=processes)
 
     return make_
 

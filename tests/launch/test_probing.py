@@ -196,7 +196,8 @@ def test_leaving_the_debugger_ends_the_command(bench: Bench):
 
 
 def test_debug_cannot_be_swept_and_is_true_or_false(bench: Bench):
-    for override, words in {"sweep={debug: [true]}": "not part of a run", "debug=3": "true or"}.items():  # fmt: skip
+    refusals = {"sweep={debug: [true]}": "not part of a run", "debug=3": "true or"}
+    for override, words in refusals.items():
         with pytest.raises(UserError, match=words):
             experiment.load(bench.file, [override])
 

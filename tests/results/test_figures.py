@@ -64,7 +64,7 @@ def test_any_label_gives_valid_xml(tmp_path, draw):
 def test_the_heat_map_shows_the_means(tmp_path):
     """(1.0 + 0.9)/2 = 95.0 %; where a seed has no value, a dash."""
     array = np.array(TWO_TASKS, dtype=float)
-    with figures._style():
+    with figures.style():
         figure = figures._matrix_panels({"ewc": array}, start=True)
         without = figures._matrix_panels({"ewc": array}, start=False)
     panel = figure.axes[0]
@@ -77,7 +77,7 @@ def test_the_heat_map_shows_the_means(tmp_path):
 @pytest.mark.parametrize("start", [True, False])
 def test_the_line_divides_learned_tasks_from_later_ones(start):
     """Above column j (task j + 1) the line is at the upper edge of the row `after task j + 1`."""
-    with figures._style():
+    with figures.style():
         figure = figures._matrix_panels({"ewc": np.full((1, 4, 3), 0.5)}, start)
     (line,) = figure.axes[0].lines
     rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
@@ -89,7 +89,7 @@ def test_the_line_divides_learned_tasks_from_later_ones(start):
 
 def test_the_curves_and_their_band():
     array = np.array(TWO_TASKS, dtype=float)
-    with figures._style():
+    with figures.style():
         figure = figures._curve_panels({"ewc": array, "si": array[:1]})
     left, right = figure.axes
     np.testing.assert_allclose(np.asarray(left.lines[0].get_ydata()), [95, 75])
@@ -103,7 +103,7 @@ def test_the_curves_and_their_band():
 
 def test_many_methods_are_told_apart():
     array = np.full((2, 3, 2), 0.5)
-    with figures._style():
+    with figures.style():
         figure = figures._curve_panels({f"m{i}": array for i in range(20)})
     looks = {(x.get_color(), x.get_marker(), x.get_linestyle()) for x in figure.axes[0].lines}
     assert len(looks) == 20

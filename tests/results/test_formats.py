@@ -4,7 +4,15 @@ import math
 
 import pytest
 
-from tlresearch.results.formats import csv_number, latex, markdown, metric_format, p_text
+from tlresearch.continual.protocol import METRICS
+from tlresearch.results.formats import (
+    csv_number,
+    duration,
+    latex,
+    markdown,
+    metric_format,
+    p_text,
+)
 
 
 def test_percent_seconds_and_plain_numbers():
@@ -52,3 +60,15 @@ def test_latex_sets_text_as_it_is():
     )
     assert latex("[-0.30, +0.54] ± 2") == r"{[}$-$0.30, +0.54{]} $\pm$ 2"
     assert latex("2026-01-02, 1e-05, resnet-20") == "2026-01-02, 1e-05, resnet-20"
+
+
+def test_less_forgetting_is_better_and_more_of_the_other_metrics():
+    lower = {name for name in METRICS if metric_format(name).lower_is_better}
+    assert lower == {"forgetting", "forgetting_first_minus_last"}
+    assert all(metric_format(name).lower_is_better for name in ("error_target", "ece", "seconds"))
+    assert not metric_format("acc_target").lower_is_better
+
+
+def test_a_duration_is_in_the_unit_that_suits():
+    shown = {0.0: "0.0 s", 99.94: "99.9 s", 99.96: "2 min", 5940: "99 min", 5999: "1.7 h"}
+    assert {seconds: duration(seconds) for seconds in shown} == shown

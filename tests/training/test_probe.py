@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._C._functorch import is_batchedtensor
 
 from tlresearch.backbones import conversion
 from tlresearch.backbones.layers import Dropout
@@ -58,7 +59,7 @@ class Mapped(nn.Module):
     """Gives other numbers when it is mapped."""
 
     def forward(self, x):
-        return x * (1.0 if torch._C._functorch.is_batchedtensor(x) else 2.0)
+        return x * (1.0 if is_batchedtensor(x) else 2.0)
 
 
 class Averages(nn.Module):
@@ -70,6 +71,7 @@ class Averages(nn.Module):
 
     def forward(self, x):
         if self.training:
+            assert isinstance(self.mean, torch.Tensor)
             self.mean.mul_(0.9).add_(0.1 * x.detach().mean(0))
         return x - self.mean
 
@@ -125,7 +127,8 @@ class Items(Method):
 
     def loss(self, networks, state, batch):
         value = super().loss(networks, state, batch)
-        return value if value.total.item() else value
+        assert value.total.item() is not None
+        return value
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ class ItemsLater(Items):
         return super().loss(networks, state, batch) if state else Method().loss(networks, {}, batch)
 
     def after_task(self, networks, state, data):
-        (x, y, mask), *_ = data.batches(2)
+        (x, _, _), *_ = data.batches(2)
         return {"x": x.mean(), "key": data.key("anything")}
 
 

@@ -8,19 +8,23 @@ import numpy as np
 from tlresearch.experiment import Experiment
 from tlresearch.files import write_text_atomic
 from tlresearch.launch.plan import Plan
+from tlresearch.launch.tuning_notes import tuning_of
 from tlresearch.launch.waiting import records_by_key, sources_of
 from tlresearch.results import figures
-from tlresearch.results.rows import Table, build_table
+from tlresearch.results.rows import Place, Table, build_table
 from tlresearch.results.store import Record, Store
+from tlresearch.results.sweep_figure import sweep_figure, swept_number
 from tlresearch.results.tables import to_csv, to_latex, to_markdown
+from tlresearch.variations import heading
 
 
 def output_name(experiment: Experiment) -> str:
     """Name of the files: the table's; with overrides also their hash, so nothing is overwritten."""
+    name = experiment.outputs or experiment.name
     if not experiment.overrides:
-        return experiment.name
+        return name
     text = "\n".join(sorted(experiment.overrides))
-    return f"{experiment.name}+{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{name}+{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def records_of(plan: Plan, store: Store) -> list[Record]:
@@ -47,7 +51,21 @@ def table_of(experiment: Experiment, records: list[Record]) -> Table:
         seeds=list(experiment.header.seeds),
         cells=[(cell.method, cell.setting) for cell in experiment.cells],
         title=_title(experiment),
+        places=_places(experiment),
+        tuning=tuning_of(experiment),
     )
+
+
+def _places(experiment: Experiment) -> dict[tuple[str, str], Place] | None:
+    """Where the rows of swept values stand; None if nothing is swept."""
+    if not any(variant.values for variant in experiment.variants):
+        return None
+    return {
+        (v.method, v.setting): Place(
+            v.section, {heading(key, v.method): value for key, value in v.values.items()}
+        )
+        for v in experiment.variants
+    }
 
 
 def _title(experiment: Experiment) -> str:
@@ -75,6 +93,9 @@ def write_outputs(experiment: Experiment, plan: Plan, store: Store) -> list[Path
         write_text_atomic(path, text)
         paths.append(path)
     paths += _write_figures(experiment, records, base)
+    if swept_number(table):
+        paths.append(base.with_name(base.name + "_sweep.svg"))
+        sweep_figure(table, paths[-1])
     if not experiment.overrides:
         # Records that the file no longer asks for stay in the pack: a run deletes nothing.
         keys = {record["key"] for record in [*store.packed(), *records]}

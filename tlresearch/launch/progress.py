@@ -21,13 +21,14 @@ def plan_text(
         again: how many finished runs are made again.
         why: what `--rerun` was given.
     """
+    name = experiment.outputs or experiment.name
     total = sum(len(stack.keys) for stack in plan.stacks)
     left = sum(len(stack.keys) for stack in waiting)
     largest = max((len(stack.keys) for stack in waiting), default=0)
     if not waiting:
-        return f"{experiment.name}: {total} runs, all done."
+        return f"{name}: {total} runs, all done."
     lines = [
-        f"{experiment.name}: {total} runs, {total - left} done, {left} to do, "
+        f"{name}: {total} runs, {total - left} done, {left} to do, "
         f"in {len(waiting)} stacks of up to {largest} seeds, "
         f"on {plan.device} with {plan.threads} threads"
         + (f" in each of {plan.processes} processes." if plan.processes > 1 else ".")
@@ -96,4 +97,4 @@ def reporter(waiting: list[Stack], bars: bool = True) -> Iterator[Reporter]:
                 markup=False,
             )
 
-        yield Reporter(begin, advance, end, wait)
+        yield Reporter(begin, advance, end, wait=wait)

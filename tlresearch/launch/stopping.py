@@ -42,7 +42,7 @@ def command_line(arguments: Sequence[str] | None) -> str:
     return shlex.join([*program, *(sys.argv[1:] if arguments is None else arguments)])
 
 
-def ending(stop: KeyboardInterrupt) -> tuple[str, int]:
+def ending(stop: BaseException) -> tuple[str, int]:
     """What a stopped command says, and its exit code: 130 after Ctrl-C, 143 after SIGTERM."""
     said = "; ".join(["stopped", *getattr(stop, "__notes__", [])])
     return said, 143 if isinstance(stop, Terminated) else 130

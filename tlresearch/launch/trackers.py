@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,7 +93,7 @@ def following(
             tracker.end(outcomes)
 
     try:
-        yield Reporter(begin, reporter.advance, end, log)
+        yield replace(reporter, begin=begin, end=end, log=log)
     finally:
         for tracker in trackers:
             tracker.abandon()

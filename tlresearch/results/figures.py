@@ -62,8 +62,8 @@ def accuracy_matrix_figure(matrices: Matrices, path: Path, *, start: bool = True
         UserError: no matrix, a wrong shape, values outside [0, 1], or an unusable path.
     """
     arrays = _checked(matrices, path)
-    with _style():
-        _save(_matrix_panels(arrays, start), path)
+    with style():
+        save(_matrix_panels(arrays, start), path)
 
 
 def forgetting_curve_figure(matrices: Matrices, path: Path) -> None:
@@ -79,8 +79,8 @@ def forgetting_curve_figure(matrices: Matrices, path: Path) -> None:
         UserError: as `accuracy_matrix_figure`.
     """
     arrays = _checked(matrices, path)
-    with _style():
-        _save(_curve_panels(arrays), path)
+    with style():
+        save(_curve_panels(arrays), path)
 
 
 def seen_accuracy(matrices: np.ndarray) -> np.ndarray:
@@ -122,15 +122,15 @@ def _checked(matrices: Matrices, path: Path) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
     """Matplotlib's default style with ours on top, whatever the user has set."""
-    from matplotlib import style
+    import matplotlib.style
 
-    with style.context(["default", STYLE]):
+    with matplotlib.style.context(["default", STYLE]):
         yield
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
     """Writes the figure as SVG, whole or not at all."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": "tlresearch"})

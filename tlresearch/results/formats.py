@@ -19,6 +19,13 @@ class MetricFormat:
     """Digits after the point; None prints four significant digits."""
     ceiling: float | None = None
     """Stored value above which a cell is saturated; None where there is no ceiling."""
+    lower_is_better: bool = False
+    """Whether a smaller value is the better one."""
+
+    @property
+    def best(self) -> str:
+        """`highest mean` or `lowest mean`."""
+        return "lowest mean" if self.lower_is_better else "highest mean"
 
     @property
     def heading(self) -> str:
@@ -46,9 +53,9 @@ class MetricFormat:
         return f"{self.number(value)} ± {self.number(spread)}"
 
 
-def _percent(label: str, ceiling: float | None = None) -> MetricFormat:
+def _percent(label: str, ceiling: float | None = None, lower: bool = False) -> MetricFormat:
     """A fraction that is printed in percent with two decimals."""
-    return MetricFormat(label, "%", 100.0, 2, ceiling)
+    return MetricFormat(label, "%", 100.0, 2, ceiling, lower)
 
 
 METRIC_FORMATS: dict[str, MetricFormat] = {
@@ -58,17 +65,17 @@ METRIC_FORMATS: dict[str, MetricFormat] = {
     "learning_accuracy": _percent("learning accuracy", 0.99),
     "average_incremental_accuracy": _percent("average incremental accuracy", 0.99),
     "worst_case_accuracy": _percent("worst-case accuracy", 0.99),
-    "forgetting_first_minus_last": _percent("forgetting, first minus last"),
+    "forgetting_first_minus_last": _percent("forgetting, first minus last", lower=True),
     "bwt": _percent("BWT"),
     "fwt": _percent("FWT"),
-    "forgetting": _percent("forgetting"),
-    "forgetting_final": _percent("final forgetting"),
-    "intransigence": _percent("intransigence"),
+    "forgetting": _percent("forgetting", lower=True),
+    "forgetting_final": _percent("final forgetting", lower=True),
+    "intransigence": _percent("intransigence", lower=True),
     "agreement": _percent("agreement", 0.99),
-    "error": _percent("error"),
-    "ece": _percent("ECE"),
-    "seconds": MetricFormat("time", "s", 1.0, 1),
-    "wall_seconds": MetricFormat("wall time", "s", 1.0, 1),
+    "error": _percent("error", lower=True),
+    "ece": _percent("ECE", lower=True),
+    "seconds": MetricFormat("time", "s", 1.0, 1, None, True),
+    "wall_seconds": MetricFormat("wall time", "s", 1.0, 1, None, True),
 }
 """How known metrics are printed. Others: see `metric_format`."""
 
@@ -85,7 +92,8 @@ def metric_format(name: str) -> MetricFormat:
     label = name.replace("_", " ")
     if base is None:
         return MetricFormat(label)
-    return MetricFormat(label, base.unit, base.scale, base.decimals, base.ceiling)
+    return MetricFormat(label, base.unit, base.scale, base.decimals, base.ceiling,
+                        base.lower_is_better)  # fmt: skip
 
 
 def p_text(p: float) -> str:
@@ -100,6 +108,14 @@ def csv_number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return ""
     return repr(float(f"{value:.6g}"))
+
+
+def duration(seconds: float) -> str:
+    """`7.9 s`, `12 min` or `2.5 h`: two digits or more, in the unit that suits."""
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 99.5 else f"{minutes / 60:.1f} h"
 
 
 def one_line(text: str) -> str:

@@ -63,6 +63,26 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where the row of a swept value stands."""
+
+    section: str
+    """Name of its setting without the value; empty where there is only one."""
+    values: Mapping[str, Any]
+    """Swept values by the heading of their column; empty for a method that is not swept."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What choosing the settings of a table's rows took."""
+
+    costs: Mapping[tuple[str, str], tuple[int, float]]
+    """Number of runs and their seconds, by method and setting; a pair without is not tuned."""
+    notes: tuple[str, ...]
+    """What was chosen, and how, in words."""
+
+
+@dataclass(frozen=True)
 class Table:
     """Everything a printed table says."""
 
@@ -83,6 +103,10 @@ class Table:
     """Methods and settings of records that have no row in this table."""
     checkpoints: tuple[str, ...]
     """`last`, `selected`, or both."""
+    places: Mapping[tuple[str, str], Place] | None = None
+    """By method and setting, of a table of swept values; None for any other."""
+    tuning: Tuning | None = None
+    """None where nothing was tuned."""
 
     def of(self, method: str, setting: str, metric: str) -> list[Row]:
         """The rows of one metric of one cell: one, or one for each published number."""
@@ -101,6 +125,8 @@ def build_table(
     seeds: Sequence[int] | None = None,
     cells: Iterable[tuple[str, str]] | None = None,
     title: str = "",
+    places: Mapping[tuple[str, str], Place] | None = None,
+    tuning: Tuning | None = None,
 ) -> Table:
     """Means over seeds, the published numbers beside them, verdicts and paired tests.
 
@@ -117,6 +143,9 @@ def build_table(
         cells: the (method, setting) pairs to expect; None: all of them. A pair that is
             expected and has no record is in the table, as missing.
         title: heading.
+        places: of every pair, for a table of swept values, which has no paired tests: it would
+            compare methods at values that are not each other's.
+        tuning: what choosing the settings took.
 
     Raises:
         ValueError: two records of the same cell, or no metric.
@@ -133,26 +162,31 @@ def build_table(
     finished = {pair: _finished(by_cell.get(pair, {})) for pair in order}
     rows = [row for pair in order for metric in metrics
             for row in _rows(pair, metric, finished[pair], published)]  # fmt: skip
+    tested = [] if places else methods
     return Table(
-        title=title,
-        methods=tuple(methods),
-        settings=tuple(settings),
-        metrics=tuple(metrics),
-        rows=tuple(rows),
-        cells=known,
-        tests={s: _tests(s, methods, finished, metrics[0]) for s in settings},
-        published=tuple(published),
-        unmatched=tuple(
-            (block, row)
-            for block in published
-            for row in block.rows
-            if (row.method, row.setting) not in known or block.metric not in metrics
-        ),
-        left_out=left_out,
-        checkpoints=tuple(
-            sorted({r["checkpoint"] for cell in finished.values() for r in cell.values()})
-        ),
+        title=title, methods=tuple(methods), settings=tuple(settings), metrics=tuple(metrics),
+        rows=tuple(rows), cells=known,
+        tests={s: _tests(s, tested, finished, metrics[0]) for s in settings},
+        published=tuple(published), unmatched=_unmatched(published, known, metrics),
+        left_out=left_out, checkpoints=_checkpoints(finished), places=places, tuning=tuning,
+    )  # fmt: skip
+
+
+def _unmatched(
+    published: Sequence[Published], known: Mapping[tuple[str, str], Cell], metrics: Sequence[str]
+) -> tuple[tuple[Published, PublishedRow], ...]:
+    """The published numbers that no row of the table stands beside."""
+    return tuple(
+        (block, row)
+        for block in published
+        for row in block.rows
+        if (row.method, row.setting) not in known or block.metric not in metrics
     )
+
+
+def _checkpoints(finished: Mapping[tuple[str, str], Mapping[int, Record]]) -> tuple[str, ...]:
+    """Which weights the finished runs were measured with."""
+    return tuple(sorted({r["checkpoint"] for cell in finished.values() for r in cell.values()}))
 
 
 def check_unit(block: Published) -> None:

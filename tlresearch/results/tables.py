@@ -1,7 +1,8 @@
 """A table in print: CSV with every number, Markdown and LaTeX to read.
 
 All three are pure functions of the `Table` that `build_table` makes from records. Markdown and
-LaTeX share one content: per setting a grid of results and a grid of paired tests, then notes.
+LaTeX share one content: per setting a grid of results and a grid of paired tests, then notes. A
+table of swept values has one grid per named setting, with the values as columns, and no tests.
 """
 
 import csv
@@ -15,6 +16,7 @@ from tlresearch.results.formats import (
     METRIC_FORMATS,
     MetricFormat,
     csv_number,
+    duration,
     latex,
     markdown,
     metric_format,
@@ -23,7 +25,9 @@ from tlresearch.results.formats import (
 from tlresearch.results.published import Published, PublishedRow, as_fraction
 from tlresearch.results.rows import Cell, Row, Table, build_table, cell_name
 from tlresearch.results.statistics import PairedTest
+from tlresearch.results.sweeps import best_rows, sections, value_headings
 from tlresearch.results.verdicts import Verdict
+from tlresearch.variations import short
 
 __all__ = ["METRIC_FORMATS", "Table", "build_table", "to_csv", "to_latex", "to_markdown"]
 
@@ -46,11 +50,13 @@ def to_csv(table: Table) -> str:
     """One line for each method, setting, metric and published number, with `CSV_COLUMNS`.
 
     Values are fractions with six significant digits, undefined ones empty; a missing cell has
-    n = 0. `published_spread` is what the paper gives, in the sense of its `spread_is`.
+    n = 0. `published_spread` is what the paper gives, in the sense of its `spread_is`. Where
+    something was tuned, `tuning_runs` and `tuning_seconds` are what it took for the row's cell.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS.split(","))
+    tuned = ["tuning_runs", "tuning_seconds"] if table.tuning else []
+    writer.writerow([*CSV_COLUMNS.split(","), *tuned])
     for row in table.rows:
         ours, reference, verdict = row.ours, row.reference, row.verdict
         line = [row.method, row.setting, row.metric]
@@ -60,6 +66,9 @@ def to_csv(table: Table) -> str:
         else:
             line += [csv_number(reference.value), csv_number(reference.spread), reference.status]
             line += [csv_number(verdict.difference), verdict.word]
+        if table.tuning:
+            runs, seconds = table.tuning.costs.get((row.method, row.setting), (0, 0.0))
+            line += [str(runs), csv_number(seconds)]
         writer.writerow(line)
     return text.getvalue()
 
@@ -68,10 +77,10 @@ def to_markdown(table: Table) -> str:
     """The table as GitHub's Markdown: grids per setting, paired tests, notes."""
     parts = [f"# {markdown(table.title)}"] if table.title else []
     level = "##" if table.title else "#"
-    for setting in table.settings:
-        if setting:
-            parts.append(f"{level} {markdown(setting)}")
-        for grid in _grids(table, setting):
+    for section, grids in _sections(table):
+        if section:
+            parts.append(f"{level} {markdown(section)}")
+        for grid in grids:
             parts += [f"{markdown(grid.caption)}:"] if grid.caption else []
             parts.append(_markdown_grid(grid))
     parts.append("\n".join(f"- {markdown(note)}" for note in notes(table)))
@@ -81,9 +90,9 @@ def to_markdown(table: Table) -> str:
 def to_latex(table: Table) -> str:
     r"""The same content for LaTeX with `\usepackage{booktabs}`: table floats, then the notes."""
     parts = []
-    for setting in table.settings:
-        for grid in _grids(table, setting):
-            words = [word for word in (table.title, setting, grid.caption) if word]
+    for section, grids in _sections(table):
+        for grid in grids:
+            words = [word for word in (table.title, section, grid.caption) if word]
             parts.append(_latex_grid(grid, ", ".join(words)))
     items = "\n".join(rf"  \item {latex(note)}" for note in notes(table))
     parts.append(f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}")
@@ -107,46 +116,73 @@ def _latex_grid(grid: Grid, caption: str) -> str:
     return "\n".join([*above, *lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
 
 
-def _grids(table: Table, setting: str) -> list[Grid]:
-    """What is printed of one setting: results, other published numbers, paired tests."""
-    methods = [method for method in table.methods if (method, setting) in table.cells]
-    grids = [_results(table, setting, methods)]
+def _sections(table: Table) -> list[tuple[str, list[Grid]]]:
+    """The headings of the table, and what is printed under each."""
+    if table.places is None:
+        pairs = {s: [(m, s) for m in table.methods if (m, s) in table.cells]
+                 for s in table.settings}  # fmt: skip
+    else:
+        pairs = sections(table.places)
+    return [(section, _grids(table, section, own)) for section, own in pairs.items()]
+
+
+def _grids(table: Table, section: str, pairs: Sequence[tuple[str, str]]) -> list[Grid]:
+    """What is printed of one section: results, other published numbers, paired tests."""
+    grids = [_results(table, pairs)]
     others = [
         row
-        for method in methods
+        for pair in pairs
         for metric in table.metrics[1:]
-        for row in table.of(method, setting, metric)
+        for row in table.of(*pair, metric)
         if row.reference is not None
     ]
     if others:
         grids.append(_other_published(table, others))
-    if table.tests[setting]:
-        grids.append(_tests(table.tests[setting], metric_format(table.metrics[0])))
+    if table.tests.get(section):
+        grids.append(_tests(table.tests[section], metric_format(table.metrics[0])))
     return grids
 
 
-def _results(table: Table, setting: str, methods: Sequence[str]) -> Grid:
-    """A line for each method; a further one for each further published number."""
+def _results(table: Table, pairs: Sequence[tuple[str, str]]) -> Grid:
+    """The main grid of a section: a line for each method (and value) and published number."""
     primary, *others = (metric_format(metric) for metric in table.metrics)
-    compared = any(
-        row.reference for method in methods for row in table.of(method, setting, table.metrics[0])
-    )
-    header = ["method", primary.heading, *(other.heading for other in others), "n"]
+    compared = any(row.reference for pair in pairs for row in table.of(*pair, table.metrics[0]))
+    names = value_headings(table, pairs)
+    header = ["method", *names, primary.heading, *(other.heading for other in others), "n"]
+    header += ["tuning"] * (table.tuning is not None)
     if compared:
         header += ["published", "status", primary.difference_heading, "verdict"]
-    lines = []
-    for method in methods:
-        cell = table.cells[method, setting]
-        first, *more = table.of(method, setting, table.metrics[0])
-        values = [
-            _ours(cell, table.of(method, setting, metric)[0], metric_format(metric))
+    header += ["best"] * bool(names)
+    best = best_rows(table) if names else {}
+    lines: list[list[str]] = []
+    for pair in pairs:
+        cell = table.cells[pair]
+        first, *more = table.of(*pair, table.metrics[0])
+        line = [pair[0] + (" (stale)" if cell.stale else ""), *_values(table, pair, names)]
+        line += [
+            _ours(cell, table.of(*pair, metric)[0], metric_format(metric))
             for metric in table.metrics
         ]
-        line = [method + (" (stale)" if cell.stale else ""), *values, _count(cell, first)]
-        lines.append(line + (_beside(table, first, primary) if compared else []))
+        line += [_count(cell, first), *_cost(table, pair)]
+        mark = [primary.best if pair in best else ""] if names else []
+        lines.append(line + (_beside(table, first, primary) if compared else []) + mark)
         blank = [""] * (len(line) - 1)
-        lines += [[method, *blank, *_beside(table, row, primary)] for row in more]
-    return Grid("", header, lines, 1)
+        lines += [[pair[0], *blank, *_beside(table, row, primary)] for row in more]
+    return Grid("", header, [line + [""] * (len(header) - len(line)) for line in lines], 1)
+
+
+def _values(table: Table, pair: tuple[str, str], names: Sequence[str]) -> list[str]:
+    """The swept values of a row, empty where its method is not swept by that name."""
+    values = table.places[pair].values if table.places else {}
+    return [short(values[name]) if name in values else "" for name in names]
+
+
+def _cost(table: Table, pair: tuple[str, str]) -> list[str]:
+    """The column `tuning`, if there is one: `21 runs, 7.9 s`, or `0`."""
+    if table.tuning is None:
+        return []
+    runs, seconds = table.tuning.costs.get(pair, (0, 0.0))
+    return [f"{runs} runs, {duration(seconds)}" if runs else "0"]
 
 
 def _ours(cell: Cell, row: Row, form: MetricFormat) -> str:
@@ -227,6 +263,13 @@ def notes(table: Table) -> list[str]:
     lines += _source_notes(table)
     if table.published:
         lines.append(agreement(table))
+    if table.places:
+        lines.append(
+            f"{metric_format(table.metrics[0]).best}: of each method's rows in one setting; of "
+            "equal means the first; a row with a failed or missing seed has no part in it."
+        )
+    if table.tuning:
+        lines += table.tuning.notes
     if any(table.tests.values()):
         lines.append(
             "Paired t tests over shared seeds; Holm's correction over the pairs of one setting."

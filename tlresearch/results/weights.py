@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tlresearch import __version__
 from tlresearch.errors import UserError
-from tlresearch.results.store import Record, Store, plain, write_bytes_atomic
+from tlresearch.files import write_atomic
+from tlresearch.results.store import Record, Store, plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +76,8 @@ def write(path: Path, weights: "Mapping[str, Tensor]", about: Mapping[str, str])
     """
     from safetensors.torch import save
 
-    write_bytes_atomic(path, save(dict(weights), metadata=dict(about)))
+    content = save(dict(weights), metadata=dict(about))
+    write_atomic(path, lambda file: file.write(content))
 
 
 def read(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":

@@ -146,9 +146,7 @@ def _check_fit(plain: dict[str, Any], training: Training) -> None:
             raise ValueError("its optimiser is of other networks")
 
 
-def _extras(
-    plain: dict[str, Any], training: Training
-) -> tuple[Scaler | None, Average | None]:
+def _extras(plain: dict[str, Any], training: Training) -> tuple[Scaler | None, Average | None]:
     """The loss scales and the averaged weights of a checkpoint, where it has them."""
     scaler = Scaler(*plain["scaler"]) if plain["scaler"] else None
     if (scaler is None) != (training.scaler is None):

@@ -58,8 +58,16 @@ class _Noise:
 
     batch: Labelled
 
-    def batches(self, samples: int | None = None) -> Iterator[tuple[Tensor, Tensor, Any]]:
+    def batches(
+        self, samples: int | None = None, multiple: int = 1
+    ) -> Iterator[tuple[Tensor, Tensor, Any]]:
         yield self.batch.x, self.batch.y, self.batch.mask
+
+    def places(self, samples: int | None = None, multiple: int = 1) -> range:
+        return range(len(self.batch.y))
+
+    def average(self, tree: Tree, weight: float, /) -> Tree:
+        return tree
 
     def key(self, purpose: str) -> Tensor:
         return random.make_key(0, purpose)

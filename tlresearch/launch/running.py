@@ -1,0 +1,268 @@
+"""What `tlresearch run` and `table` do: plan, what is missing, table; the selection before it."""
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tlresearch import experiment as experiments
+from tlresearch.data import catalogue
+from tlresearch.errors import AgreedError, UserError, notice
+from tlresearch.experiment import Experiment
+from tlresearch.files import claim, silently
+from tlresearch.launch import local, progress, stopping, trackers, tuning, tuning_notes
+from tlresearch.launch import plan as plans
+from tlresearch.launch.outputs import output_name, records_of, table_of, write_outputs
+from tlresearch.launch.plan import Plan, make_plan, write_plan
+from tlresearch.launch.waiting import missing_stacks, outdated
+from tlresearch.results import tables
+from tlresearch.results.store import Store
+from tlresearch.training import distributed
+from tlresearch.training.device import choose_device, prepare_process
+from tlresearch.training.distributed import Processes
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the command line says, and on what it is done."""
+
+    options: argparse.Namespace
+    device: torch.device
+    processes: Processes
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process prints and writes."""
+        return self.processes.is_main
+
+    def stores(self, experiment: Experiment) -> tuple[Store, Store]:
+        """Where an experiment's records lie, and its plan."""
+        root = self.options.results
+        return Store(root, experiment.name), Store(root, output_name(experiment))
+
+    def plan(self, experiment: Experiment) -> Plan:
+        """The plan of an experiment: what is on disk, continued."""
+        _, store = self.stores(experiment)
+        return make_plan(experiment, store, self.device, True, self.processes.size)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs what an experiment lacks, prints and writes its table.
+
+    Returns:
+        1 if a seed failed, else 0; of several processes 2 if they refused together.
+
+    Raises:
+        UserError: the file, the data or the folders cannot be used.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, with notes on what is kept.
+    """
+    with stopping.terminable():
+        try:
+            return _join(options)
+        except KeyboardInterrupt as stop:
+            stop.add_note(f"go on with: {options.line}")
+            raise
+
+
+def _join(options: argparse.Namespace) -> int:
+    device = choose_device(options.device)
+    prepare_process(options.threads)
+    processes = distributed.join(device)
+    try:
+        return _run(Desk(options, processes.device(device), processes))
+    except AgreedError as error:
+        if processes.is_main:
+            print(f"tlresearch: {error}", file=sys.stderr, flush=True)
+        processes.barrier()  # torchrun ends the others as soon as one has failed
+        return 2
+
+
+def _run(desk: Desk) -> int:
+    """What each process does; the main one prints and writes."""
+    options = desk.options
+    with desk.processes.alike():
+        trackers.check(options.track)
+        experiment = _load(options, desk.device)
+    if experiment.header.select and experiment.choice is None:
+        tuned = _tuned(desk, experiment)
+        if tuned is None:
+            return 0
+        experiment = tuned
+    made = _work(desk, experiment)
+    failed = 0
+    if desk.is_main and not options.dry_run:
+        failed = _finish(desk, experiment, made)
+    desk.processes.barrier()
+    return 1 if failed else 0
+
+
+def _finish(desk: Desk, experiment: Experiment, made: Plan) -> int:
+    """Writes and prints the table; how many runs failed."""
+    store, plan_store = desk.stores(experiment)
+    with claim(plan_store.lock_path, silently):
+        paths = write_outputs(experiment, made, store)
+    records = records_of(made, store)
+    print(tables.to_markdown(table_of(experiment, records)))
+    print("Written: " + ", ".join(str(path) for path in paths))
+    return sum(record["status"] == "failed" for record in records)
+
+
+def _tuned(desk: Desk, experiment: Experiment) -> Experiment | None:
+    """The experiment with the values that its selection chooses, after what it lacks is run.
+
+    None in a dry run of a selection that lacks runs.
+    """
+    with desk.processes.alike():
+        selection = tuning.selection_of(experiment)
+    made = _work(desk, selection)
+    store, plan_store = desk.stores(selection)
+    if desk.options.dry_run and missing_stacks(made, store):
+        print(f"{experiment.name}: {len(experiment.cells)} runs, once these have chosen its values")
+        return None
+    desk.processes.barrier()  # all records are written before anybody reads them
+    with desk.processes.alike():
+        choice = tuning.choose(selection, made, records_of(made, store))
+        if desk.is_main and not desk.options.dry_run:
+            with claim(plan_store.lock_path, silently):
+                paths = write_outputs(selection, made, store)
+            paths.append(tuning.write_choice(selection, choice, store))
+            print("Written: " + ", ".join(str(path) for path in paths))
+    if desk.is_main:
+        for line in tuning_notes.warnings(choice):
+            print(line)
+    return tuning.with_choice(experiment, choice)
+
+
+def _work(desk: Desk, experiment: Experiment) -> Plan:
+    """Shows the plan and, unless it is a dry run, runs what has no record."""
+    options, processes = desk.options, desk.processes
+    store, plan_store = desk.stores(experiment)
+    with processes.alike():
+        for sentence in store.repair() if desk.is_main and not options.dry_run else []:
+            notice(sentence)
+    with processes.alike():
+        made = desk.plan(experiment)
+        again = outdated(made, store, options.rerun) if options.rerun else {}
+        waiting = missing_stacks(made, store, again)
+        if desk.is_main:
+            for note in made.notes:
+                notice(note)
+            text = progress.plan_text(experiment, made, waiting, len(again), options.rerun)
+            print(text, flush=True)
+        if options.dry_run:
+            return made
+        _check_threads(options, made, plan_store)
+    with processes.alike():
+        if desk.is_main:  # loading may download
+            if waiting:
+                _check_data(experiment, options.data)
+            _check_writable(options.results)
+            made = _begin(desk, experiment) if waiting else made
+            local.tidy(made, store)
+    if not waiting:
+        return made
+    with processes.alike():
+        made = made if desk.is_main else desk.plan(experiment)
+    keep = not options.no_weights
+    if not desk.is_main:
+        local.run(
+            experiment, made, store, desk.device, options.data,
+            again=again, weights=keep, processes=processes,
+        )  # fmt: skip
+        return made
+    with (
+        progress.reporter(missing_stacks(made, store, again), bars=not made.debug) as bars,
+        trackers.following(options.track, experiment.name, options.results, bars) as reporter,
+    ):
+        local.run(
+            experiment, made, store, desk.device, options.data, reporter,
+            again=again, weights=keep, processes=processes,
+        )  # fmt: skip
+    return made
+
+
+def _begin(desk: Desk, experiment: Experiment) -> Plan:
+    """The plan on disk; of two commands that begin a table the second takes the first one's."""
+    _, plan_store = desk.stores(experiment)
+    with claim(plan_store.lock_path, silently):
+        for sentence in plans.repair(plan_store):
+            notice(sentence)
+        made = desk.plan(experiment)
+        _check_threads(desk.options, made, plan_store)
+        write_plan(made, plan_store)
+    return made
+
+
+def _load(options: argparse.Namespace, device: torch.device) -> Experiment:
+    """The experiment; with --best the values that its file chose before are in place."""
+    check_root(options.data)
+    experiment = experiments.load(options.file, options.overrides)
+    if not options.best:
+        return experiment
+    selection = tuning.selection_of(experiments.load(options.file))
+    store = Store(options.results, selection.name)
+    plan_store = Store(options.results, output_name(selection))
+    if experiment.overrides:
+        words = (*experiment.overrides, "--best")
+        experiment = dataclasses.replace(experiment, overrides=words)
+    made = make_plan(selection, plan_store, device)
+    return tuning.with_choice(experiment, tuning.read_choice(selection, made, store))
+
+
+def table(options: argparse.Namespace) -> int:
+    """Prints the table of an experiment from its records."""
+    device = torch.device("cpu")
+    experiment = _load(options, device)
+    if experiment.header.select and experiment.choice is None:
+        selection = tuning.selection_of(experiment)
+        store = Store(options.results, selection.name)
+        made = make_plan(selection, Store(options.results, output_name(selection)), device)
+        choice = tuning.choose(selection, made, records_of(made, store))
+        experiment = tuning.with_choice(experiment, choice)
+    store = Store(options.results, experiment.name)
+    made = make_plan(experiment, Store(options.results, output_name(experiment)), device)
+    writer = {"md": tables.to_markdown, "csv": tables.to_csv, "latex": tables.to_latex}
+    print(writer[options.format](table_of(experiment, records_of(made, store))), end="")
+    return 0
+
+
+def _check_threads(options: argparse.Namespace, made: Plan, plan_store: Store) -> None:
+    if options.threads not in (None, made.threads):
+        raise UserError(
+            f"--threads: {plan_store.plan_path} was made for {made.threads} threads, and its "
+            "runs would differ in their last digits; leave --threads out, or name another "
+            "--results folder"
+        )
+
+
+def _check_data(experiment: Experiment, root: Path | None) -> None:
+    """Refuses before any work data that are missing or damaged."""
+    for name in sorted({cell.config.benchmark.dataset for cell in experiment.cells}):
+        catalogue.load(name, root)
+
+
+def check_root(root: Path | None) -> None:
+    """Refuses a data root that is no folder.
+
+    Raises:
+        UserError: it is none.
+    """
+    if root is not None and not root.is_dir():
+        raise UserError(f"--data: {root} is no folder; expected the data root")
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuses before any work what would fail after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--results: {folder} cannot be written ({error.strerror}); "
+            "choose another folder or change its permissions"
+        ) from None
