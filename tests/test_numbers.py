@@ -39,6 +39,12 @@ def benchmark(name: str, key: str) -> float:
     return json.loads(text.splitlines()[-1])[key]
 
 
+def runs(quick: str) -> int:
+    """Records of a quick table."""
+    pack = ROOT / f"results/records/quick/{quick}.jsonl"
+    return len(pack.read_text(encoding="utf-8").splitlines())
+
+
 MAIN, GRID = "continual/split_mnist_task", "continual/split_mnist_task_strengths"
 STRENGTHS = {f"strength={s}": float(s) for s in ("1e+07", "1e+08", "1e+09", "1e+10", "1e+11")}
 
@@ -62,9 +68,9 @@ def change_of_ewc() -> float:
 
 QUOTED: dict[str, dict[str, Callable[[], bool]]] = {
     "README.md": {
-        "trains 60 networks": lambda: (
-            len((ROOT / "results/records/quick/forgetting.jsonl").read_text().splitlines()) == 60
-        ),
+        "trains 186 networks": lambda: runs("forgetting") + runs("forgetting_strengths") == 186,
+        "126 to choose the strengths": lambda: runs("forgetting_strengths") == 126,
+        "then the 60 of": lambda: runs("forgetting") == 60,
     },
     "docs/continual.md": {
         "between 83 and 94 %": lambda: lie_between(83, 94),
@@ -97,6 +103,7 @@ PLAIN: dict[str, dict[str, str]] = {
         "above 99 %": "a definition",
         "`torch.compile` (2.14)": "a version",
     },
+    "docs/tuning.md": {"95 % bands": "a definition"},
     "docs/extending.md": {"0.01 is a point": "a definition"},
 }
 """Numbers with a unit or decimals that are no results, and what they are."""

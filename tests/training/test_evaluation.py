@@ -1,6 +1,7 @@
 """Accuracy of a stack: by hand, in chunks, with each seed's own state and settings."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,9 @@ class Shifted(Method):
         return networks(x) + state["shift"] + self.extra * torch.tensor([0.0, 1.0, 0.0])
 
 
-def training_of(shifts: list[list[float]], extras: list[float], precision="fp32") -> Training:
+def training_of(
+    shifts: list[list[float]], extras: list[float], precision: Any = "fp32"
+) -> Training:
     """Networks that say what they are given: class scores are the three inputs."""
     networks = [nn.Linear(3, 3, bias=False) for _ in shifts]
     for network in networks:
