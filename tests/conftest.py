@@ -10,6 +10,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from collections.abc import Callable, Iterator
+
 import jaxtyping
 import pytest
 import torch
@@ -75,3 +77,16 @@ def gpu() -> torch.device:
 def without_shape_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of `torch.compile(fullgraph=True)`, which cannot trace through beartype."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def limit_file_size() -> Iterator[Callable[[int | None], None]]:
+    """Sets the largest file, in bytes, that this process may write; None: any. A full disk."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size: int | None) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft if size is None else size, hard))
+
+    yield limit
+    limit(None)

@@ -83,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_experiment(run)
     run.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     run.add_argument("--threads", type=_positive, help="CPU threads (default: torch's choice)")
+    run.add_argument(
+        "--stream",
+        choices=["auto", "always", "never"],
+        default="auto",
+        help="keep images in host memory; auto: where they exceed half of the GPU's free memory",
+    )
     run.add_argument("--dry-run", action="store_true", help="show the plan and stop")
     run.add_argument(
         "--rerun",

@@ -18,6 +18,7 @@ from tlresearch.continual import METHODS
 from tlresearch.continual.method import ContinualMethod
 from tlresearch.data import catalogue
 from tlresearch.data.batches import PoolData, StageBatches, joint_pool
+from tlresearch.data.streaming import too_large
 from tlresearch.data.tasks import Pool, StreamSettings, TaskStream, check_stream, make_stream
 from tlresearch.errors import AgreedError, UserError
 from tlresearch.functional import metrics
@@ -107,6 +108,7 @@ def run_stack(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     track: Callable[[dict[str, Any]], None] = lambda entry: None,
     processes: Processes = ALONE,
+    streamed: bool | None = None,
 ) -> list[Outcome]:
     """Trains the seeds of a stack on all tasks, from its checkpoint if there is one.
 
@@ -119,9 +121,14 @@ def run_stack(
         checkpoint_seconds: time between checkpoints.
         track: told of each line of the log.
         processes: who runs it; all of them return the same.
+        streamed: whether images stay on the host, which changes no number; None: where they are
+            too large for the device.
     """
     data = catalogue.load(run.benchmark.dataset, root)
-    stream = make_stream(run.benchmark, data, run.seeds, device, dtype_of(run.train.precision))
+    if streamed is None:
+        streamed = too_large(data.train.images, device)
+    dtype = dtype_of(run.train.precision)
+    stream = make_stream(run.benchmark, data, run.seeds, device, dtype, streamed)
     training = begin(run, stream, device, processes)
     journey = _Journey(run, stream, training, files, progress, checkpoint_seconds)
     journey.observer.track = track

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tlresearch.data.sampler import EpochSampler
+from tlresearch.data.streaming import StreamedImages, gather
 from tlresearch.data.tasks import Pool, TaskStream
 from tlresearch.functional import random
 
@@ -67,6 +68,13 @@ class StageBatches:
         self._first, self._steps = 0, 0
         places = part.places(batch_size)
         self._part = slice(places.start, places.stop)
+        self._streamed: StreamedImages | None = None
+        if stream.streamed:
+            purpose = self.sampler.purpose
+            ahead = EpochSampler(stream.seeds, sizes, batch_size, purpose)
+            numbers = _Numbers([pool.images.cpu() for pool in pools], ahead, steps, self._part)
+            device = stream.unit_of.device
+            self._streamed = StreamedImages(stream.train.images, numbers, steps, device)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """The batches of all seeds at a step of the stage, from 0."""
@@ -74,7 +82,10 @@ class StageBatches:
             self._draw(step)
         k = step - self._first
         images, tasks = self._images[k], self._tasks[k]
-        raw = self.stream.train.images.index_select(0, images.flatten())
+        if self._streamed:
+            raw = self._streamed.batch(step)
+        else:
+            raw = self.stream.train.images.index_select(0, images.flatten())
         x = self.stream.inputs(raw.view(*images.shape, *raw.shape[1:]), tasks, self._places)
         return x, self._labels[k], self._mask.of(tasks, self._places)
 
@@ -90,6 +101,23 @@ class StageBatches:
         labels = self.stream.train.labels[self._images]
         units = [self.stream.unit_of[s][self._tasks[:, s], labels[:, s]] for s in columns]
         self._labels = torch.stack(units, 1)
+
+
+class _Numbers:
+    """The images of each step, (S, B), drawn on the host, so that no device is waited for."""
+
+    def __init__(self, pools: list[Tensor], sampler: EpochSampler, steps: int, part: slice) -> None:
+        self.pools, self.sampler, self.steps, self.part = pools, sampler, steps, part
+        self._block, self._images = range(0), torch.empty(0)
+
+    def __call__(self, step: int) -> Tensor:
+        if step not in self._block:
+            count = min(self.sampler.block_steps, self.steps - step)
+            self._block = range(step, step + count)
+            positions = self.sampler.block(step, count)[:, :, self.part]
+            columns = [pool[positions[:, s]] for s, pool in enumerate(self.pools)]
+            self._images = torch.stack(columns, 1)
+        return self._images[step - self._block.start]
 
 
 class _StageMask:
@@ -148,7 +176,7 @@ class PoolData:
         chosen = chosen[places.start : places.stop]
         for part in chosen.split(CHUNK) if places else ():
             images, tasks = self.pool.images[part], self.pool.tasks[part]
-            raw = split.images.index_select(0, images).unsqueeze(0)
+            raw = gather(split.images, images).unsqueeze(0)
             x = self.stream.inputs(raw, tasks.unsqueeze(0), place)[0]
             y = self.stream.unit_of[self.place][tasks, split.labels[images]]
             active = mask.of(tasks.unsqueeze(0), place)

@@ -33,7 +33,10 @@ IDX_FILES = (
 USPS_FILES = ("usps.bz2", "usps.t.bz2")
 CIFAR10_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile)
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, KeyError, OverflowError),
+    *(zlib.error, zipfile.BadZipFile),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,8 +181,8 @@ def read_sheet(path: Path, side: int = 32) -> UInt8[Tensor, "n 3 side side"]:
     try:
         with Image.open(path, formats=["WEBP"]) as sheet:
             width, height = sheet.size
-            pixels = np.asarray(sheet.convert("RGB"))
-    except (*_UNREADABLE, SyntaxError) as error:
+            pixels = np.array(sheet.convert("RGB"))
+    except (*_UNREADABLE, SyntaxError, Image.DecompressionBombError) as error:
         raise damaged(path, f"unreadable data ({error})", "a WebP sheet") from error
     if width % side or height % side:
         raise damaged(path, f"a sheet of {width} × {height}", f"whole tiles of {side} × {side}")
@@ -190,7 +193,7 @@ def read_sheet(path: Path, side: int = 32) -> UInt8[Tensor, "n 3 side side"]:
 def read_sheet_labels(path: Path, classes: int = 10) -> tuple[Tensor, Tensor]:
     """The int64 labels `train` and `test` of an `.npz` file, read without pickle."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             train, test = arrays["train"], arrays["test"]
     except _UNREADABLE as error:
         found = f"unreadable data ({error})"

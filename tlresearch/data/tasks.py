@@ -81,6 +81,8 @@ class TaskStream:
     """Degrees."""
     scale: Float[Tensor, ""] = field(default_factory=lambda: torch.tensor(1 / 255))
     """What a pixel is multiplied by; its dtype is that of the inputs."""
+    streamed: bool = False
+    """Whether the images stay on the host, and batches are fetched ahead of their use."""
 
     @property
     def tasks(self) -> int:
@@ -147,8 +149,9 @@ def make_stream(
     seeds: list[int],
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    streamed: bool = False,
 ) -> TaskStream:
-    """The stream of each seed, its images on `device`, its inputs in `dtype`.
+    """The stream of each seed, on `device`, its inputs in `dtype`; streamed images on the host.
 
     Raises:
         UserError: the settings ask for what the data set does not have.
@@ -158,10 +161,11 @@ def make_stream(
     per_task = classes // settings.tasks if settings.stream == "split" else classes
     orders = [_class_order(settings, seed, classes) for seed in seeds]
     unit_of = torch.stack([_units(settings, order, per_task) for order in orders])
-    train, test = _prepare(data.train, settings.pad, device), None
+    place = "cpu" if streamed else device
+    train, test = _prepare(data.train, settings.pad, place, device), None
     kept, held = _hold_out(data.train.labels, settings.validation, seeds)
     if settings.evaluate == "test":
-        test = _prepare(data.test, settings.pad, device)
+        test = _prepare(data.test, settings.pad, place, device)
         whole = [torch.arange(len(data.test.labels))] * len(seeds)
         evaluation = _pools(data.test.labels, whole, unit_of, device)
     else:
@@ -184,6 +188,7 @@ def make_stream(
         permutations=_permutations(settings, seeds, pixels, device),
         angles=_angles(settings, device),
         scale=torch.tensor(1 / 255, dtype=dtype, device=device),
+        streamed=streamed,
     )
 
 
@@ -250,9 +255,12 @@ def _units(settings: StreamSettings, order: Tensor, per_task: int) -> Tensor:
     return units
 
 
-def _prepare(split: Split, pad: int, device: torch.device | str) -> Split:
+def _prepare(
+    split: Split, pad: int, place: torch.device | str, device: torch.device | str
+) -> Split:
+    """Padded images at their place, and labels on the device."""
     images = F.pad(split.images, (pad, pad, pad, pad)) if pad else split.images
-    return Split(images.contiguous().to(device), split.labels.to(device))
+    return Split(images.contiguous().to(place), split.labels.to(device))
 
 
 def _hold_out(

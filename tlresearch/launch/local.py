@@ -55,6 +55,8 @@ class Work:
     """Whether final weights are kept beside the records."""
     processes: Processes = ALONE
     """All train every stack, and the main one keeps its files."""
+    streamed: bool | None = None
+    """Whether images stay on the host; None: where they are too large for the device."""
 
 
 def run(
@@ -67,6 +69,7 @@ def run(
     again: Outdated | None = None,
     weights: bool = True,
     processes: Processes = ALONE,
+    streamed: bool | None = None,
 ) -> None:
     """Runs what has no record yet; writes one record for each cell, and its weights if wanted.
 
@@ -83,6 +86,7 @@ def run(
         again: records that are made again, by `outdated`.
         weights: whether final weights are kept beside the records.
         processes: those that train each stack together.
+        streamed: whether images stay on the host; None: where they are too large for the device.
 
     Raises:
         UserError: something cannot be written; what is done stays done.
@@ -93,7 +97,7 @@ def run(
     # Before the work: an edit while it goes on is not what the records are made by.
     sources = {stack.keys: sources_of(stack.cells[0].config) for stack in plan.stacks}
     reporter = reporter or Reporter()
-    work = Work(experiment, plan, store, device, root, reporter, weights, processes)
+    work = Work(experiment, plan, store, device, root, reporter, weights, processes, streamed)
     try:
         for patient in (True,) if plan.debug else (False, True):
             for stack in _agreed(plan.stacks, missing_stacks(plan, store, again), processes):
@@ -140,6 +144,7 @@ def _run_stack(work: Work, stack: Stack, source: str, files: RunFiles) -> None:
             reporter.advance,
             track=reporter.log,
             processes=processes,
+            streamed=work.streamed,
         )
     except KeyboardInterrupt as stop:
         stop.add_note(_kept(stack, files))
@@ -188,18 +193,21 @@ def _kept(stack: Stack, files: RunFiles) -> str:
     return f"{stack.label} goes on from its checkpoint, {age:.0f} s old"
 
 
-def tidy(plan: Plan, store: Store) -> None:
-    """Removes what processes that were killed left behind; what lives is left alone."""
+def tidy(plan: Plan, store: Store, again: Outdated) -> None:
+    """Removes what processes that were killed left behind; what lives is left alone.
+
+    Checkpoints stay of stacks that are still to be run, by `missing_stacks` with the same `again`.
+    """
     folder, base = store.root / "records" / store.table, store.root / store.table
     with suppress(OSError):  # another process may clear the same folders
         places = [folder.rglob(".*.tmp"), folder.parent.glob(".*.tmp"), base.parent.glob(".*.tmp")]
         remove_leftovers(path for found in places for path in found)
     if not [*folder.glob("runs/*/checkpoint.pt"), *folder.glob("runs/*/lock")]:
         return
-    done = {record["key"] for record in store.read()}
+    missing = {stack.keys for stack in missing_stacks(plan, store, again)}
     for stack in plan.stacks:
         files = run_files(store, stack, sources_of(stack.cells[0].config), plan.processes)
-        if done.issuperset(stack.keys) and (files.checkpoint.exists() or files.lock.exists()):
+        if stack.keys not in missing and (files.checkpoint.exists() or files.lock.exists()):
             with claim(files.lock) as ours:
                 if ours:
                     files.checkpoint.unlink(missing_ok=True)

@@ -4,6 +4,8 @@ import argparse
 import dataclasses
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from tlresearch.experiment import Experiment
 from tlresearch.files import claim, silently
 from tlresearch.launch import local, progress, stopping, trackers, tuning, tuning_notes
 from tlresearch.launch import plan as plans
+from tlresearch.launch.local import Reporter
 from tlresearch.launch.outputs import output_name, records_of, table_of, write_outputs
-from tlresearch.launch.plan import Plan, make_plan, write_plan
+from tlresearch.launch.plan import Plan, Stack, make_plan, write_plan
 from tlresearch.launch.waiting import missing_stacks, outdated
 from tlresearch.results import tables
 from tlresearch.results.store import Store
@@ -162,27 +165,41 @@ def _work(desk: Desk, experiment: Experiment) -> Plan:
                 _check_data(experiment, options.data)
             _check_writable(options.results)
             made = _begin(desk, experiment) if waiting else made
-            local.tidy(made, store)
+            local.tidy(made, store, again)
     if not waiting:
         return made
     with processes.alike():
         made = made if desk.is_main else desk.plan(experiment)
-    keep = not options.no_weights
-    if not desk.is_main:
+    with _reporting(desk, experiment, made, missing_stacks(made, store, again)) as reporter:
         local.run(
-            experiment, made, store, desk.device, options.data,
-            again=again, weights=keep, processes=processes,
-        )  # fmt: skip
-        return made
+            experiment,
+            made,
+            store,
+            desk.device,
+            options.data,
+            reporter,
+            again,
+            weights=not options.no_weights,
+            processes=processes,
+            streamed={"auto": None, "always": True, "never": False}[options.stream],
+        )
+    return made
+
+
+@contextmanager
+def _reporting(
+    desk: Desk, experiment: Experiment, made: Plan, waiting: list[Stack]
+) -> Iterator[Reporter]:
+    """Progress bars and trackers; nothing but in the main process."""
+    if not desk.is_main:
+        yield Reporter()
+        return
+    options = desk.options
     with (
-        progress.reporter(missing_stacks(made, store, again), bars=not made.debug) as bars,
+        progress.reporter(waiting, bars=not made.debug) as bars,
         trackers.following(options.track, experiment.name, options.results, bars) as reporter,
     ):
-        local.run(
-            experiment, made, store, desk.device, options.data, reporter,
-            again=again, weights=keep, processes=processes,
-        )  # fmt: skip
-    return made
+        yield reporter
 
 
 def _begin(desk: Desk, experiment: Experiment) -> Plan:

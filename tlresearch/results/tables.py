@@ -281,8 +281,7 @@ def notes(table: Table) -> list[str]:
     lines += _undefined_notes(table)
     if any(cell.stale for cell in table.cells.values()):
         lines.append(
-            "(stale): made by an older version of the code; `tlresearch run FILE --rerun stale` "
-            "makes it again."
+            "(stale): made by an older version of the code; run it again with --rerun stale."
         )
     if table.left_out:
         lines.append(f"Records without a row in this table: {'; '.join(table.left_out)}.")

@@ -142,7 +142,8 @@ def _check_fit(plain: dict[str, Any], training: Training) -> None:
         raise ValueError("it is of another optimiser")
     stepped = [leaf for group in groups for leaf in group["params"]]
     for index, moments in optimizer["state"].items():
-        if any(m.shape != stepped[index].shape for k, m in moments.items() if k != "step"):
+        shape = stepped[index].shape
+        if any(m.shape != shape for name, m in moments.items() if name != "step"):
             raise ValueError("its optimiser is of other networks")
 
 
