@@ -133,6 +133,20 @@ def test_the_best_held_out_weights_are_selected(tmp_path, monkeypatch, trainings
         assert torch.equal(end[1], second[1])
 
 
+def test_a_run_stopped_at_its_last_step_is_still_measured_there(tmp_path, monkeypatch, trainings):
+    """The checkpoint of step 40 of 40 was written before that step's evaluation, the best one."""
+    changes = {"steps": 40, "evaluate_every": 30, "tasks": 1, "class_order": "fixed"}
+    run, scores = run_of(Naive(), [5], **changes, **SELECTED), {30: [0.3]}
+    scripted(monkeypatch, scores)
+    with pytest.raises(KeyError):  # no score for step 40 yet
+        run_stack(run, CPU, files_in(tmp_path), checkpoint_seconds=0)
+    scores[40] = [0.9]
+    run_stack(run, CPU, files_in(tmp_path))
+    run_stack(run, CPU, files_in(tmp_path / "whole"))
+    assert trainings[1].steps == trainings[2].steps == [40]
+    assert all(map(torch.equal, copies(trainings[1]), copies(trainings[2])))
+
+
 def test_a_task_is_selected_by_its_own_scores(tmp_path, monkeypatch, trainings):
     """The second task scores lower than the first; its best weights are kept, not the first's."""
     run = run_of(Naive(), [5], evaluate_every=20, tasks=2, class_order="fixed", **SELECTED)
