@@ -88,8 +88,10 @@ def test_the_same_table_gives_the_same_bytes(tmp_path: Path):
 
 
 def panels(table):
+    name = drawing.swept_number(table)
+    assert name is not None
     with style():
-        return drawing._panels(table, drawing.swept_number(table))
+        return drawing._panels(table, name)
 
 
 def test_the_figure_shows_means_bands_and_the_best(tmp_path: Path):
