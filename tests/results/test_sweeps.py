@@ -88,6 +88,8 @@ def test_the_same_table_gives_the_same_bytes(tmp_path: Path):
 
 
 def panels(table):
+    name = drawing.swept_number(table)
+    assert name is not None
     with style():
         name = drawing.swept_number(table)
         assert name
