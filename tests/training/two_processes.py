@@ -141,18 +141,20 @@ def resumed(folder: Path, processes: Processes) -> dict[str, Any]:
     return found | {"asked": asked}
 
 
-def gradient(processes: Processes) -> Tensor:
-    """Of a step accumulated from two parts in each process: rows 0-7 of 8, each used once."""
+def gradients(processes: Processes) -> list[Tensor]:
+    """After each of the two parts in each process that make a step of eight rows together."""
     torch.manual_seed(0)
     stack = stack_networks([network := nn.Linear(3, 1).double()], processes=processes)
     call = stack.bind(lambda network, x: (network(x).square().mean(),), ())
     rows = torch.arange(24, dtype=torch.float64).sin().view(1, 8, 3)
     parts = rows.chunk(2 * processes.size, 1)[2 * processes.rank :][:2]
+    found = []
     for i, part in enumerate(parts):
         with stack.local_gradients(i == 0):
             (call(part)[0] / len(parts)).backward()
-    assert network.weight.grad is not None
-    return network.weight.grad
+        assert network.weight.grad is not None
+        found.append(network.weight.grad.clone())
+    return found
 
 
 def command(*arguments: str) -> dict[str, Any]:
@@ -176,7 +178,7 @@ def work(folder: Path, processes: Processes) -> dict[str, Any]:
         found["unaveraged"] = str(error)
     with patch.object(Processes, "wrap", lambda self, module: module):
         found["unwrapped"] = result(CASES["naive"], folder / "unwrapped", processes)
-    found["gradient"] = gradient(processes)
+    found["gradients"] = gradients(processes)
     experiment, results = str(folder / "exp.yaml"), str(folder / "results")
     found["run"] = command("run", experiment, "--results", results, "--device", "cpu")
     odd = "train.batch_size=15"
