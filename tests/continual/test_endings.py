@@ -49,6 +49,24 @@ def test_a_seed_that_waited_long_enough_ends_its_task(tmp_path, monkeypatch, tra
     assert all(outcome.status == "finished" for outcome in outcomes)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_seeds_that_end_their_tasks_early_are_those_of_separate_runs(tmp_path, optimizer):
+    """In float64 to 1e-9, over two tasks, at whatever steps patience ends them."""
+    changes = {"evaluate_every": 4, "patience": 1, "tasks": 2, "precision": "fp64"} | SELECTED
+    changes |= {"optimizer": optimizer, "lr": 0.03}
+    together = run_stack(run_of(Naive(), [5, 2], **changes), CPU, files_in(tmp_path / "both"))
+    steps = [outcome.details["steps"] for outcome in together]
+    assert max(steps) < 100 and steps[0] != steps[1]
+    for seed, ours in zip((5, 2), together, strict=True):
+        (alone,) = run_stack(
+            run_of(Naive(), [seed], **changes), CPU, files_in(tmp_path / str(seed))
+        )
+        assert alone.details["steps"] == ours.details["steps"]
+        assert alone.arrays == ours.arrays
+        for name, value in alone.weights.items():
+            torch.testing.assert_close(ours.weights[name], value, atol=1e-9, rtol=0)
+
+
 def test_patience_ends_a_stage_when_no_seed_is_left(tmp_path, monkeypatch, trainings):
     """Nothing gets better after step 10: both seeds stop at 20, with the weights of step 10."""
     changes = {"evaluate_every": 10, "patience": 1, "tasks": 1} | SELECTED

@@ -275,7 +275,7 @@ class _Journey:
     def _begin_task(self) -> None:
         """What starts anew with each task."""
         train, training = self.run.train, self.training
-        training.wake()
+        training.wake(self.stage * train.steps)
         self.waited.zero_()
         if train.reset_optimizer and self.stage > 0:
             training.reset_optimizer()

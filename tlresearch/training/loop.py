@@ -123,8 +123,15 @@ class Training:
         if self.statistics:
             self._before = {name: self.stack.buffers[name].clone() for name in self.statistics}
 
-    def wake(self) -> None:
-        """Lets the seeds that were stopped without a failure go on, at the next task."""
+    def wake(self, step: int) -> None:
+        """Lets the seeds that were stopped without a failure go on, at the next task.
+
+        Adam's bias correction goes on from `step`, as if all had taken all steps: the seeds of a
+        stack share its count, and a seed alone shall have the same.
+        """
+        for state in self.optimizer.state.values():
+            if "step" in state:
+                state["step"].fill_(step)
         for place, failure in enumerate(self.failures):
             if failure is None:
                 self.active[place] = True
@@ -347,4 +354,7 @@ def _stop_non_finite(training: Training, loss: Loss, step: int) -> None:
     """Stops the seeds whose own loss is not finite; their sum's check is cheaper than theirs."""
     for place, value in enumerate(loss.total.reshape(-1).tolist()):
         if training.active[place] and not math.isfinite(value):
-            training.stop(place, f"the loss was {value} at step {step}")
+            reason = f"the loss was {value} at step {step}"
+            if training.steps[place] != step:
+                reason += f" of its task, after {training.steps[place]} steps in all"
+            training.stop(place, reason)
