@@ -32,6 +32,7 @@ class CountedDropout(layers.Dropout):
     """
 
     calls: int = 0
+    part: int = 0
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
