@@ -12,6 +12,7 @@ attempts work on the table at once, and each is killed at a moment of its own.
 
 import argparse
 import functools
+import hashlib
 import json
 import os
 import random
@@ -40,7 +41,7 @@ train: {steps: STEPS, batch_size: 16, stack: 2}
 settings: {fast: {train.lr: 1e-2}, slow: {train.lr: 1e-4}}
 seeds: [0, 1]
 """
-LASTING = {".json", ".jsonl", ".md", ".csv", ".tex", ".svg"}
+LASTING = {".safetensors", ".json", ".jsonl", ".md", ".csv", ".tex", ".svg"}
 """Kinds of files that a finished table consists of."""
 
 
@@ -152,24 +153,32 @@ def place_of(results: Path) -> str:
 
 
 def records_in(results: Path) -> dict[str, Any]:
-    """The records by file name, without what differs from run to run."""
-    found = {}
+    """The records by file name, without what differs from run to run; and the weights' hashes."""
+    found: dict[str, Any] = {
+        str(path.relative_to(results)): {"SHA-256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in sorted(results.rglob("seed*.safetensors"))
+    }
     for path in sorted(results.rglob("seed*.json")):
         record = json.loads(path.read_text())
         for name in ("digest", "wall_seconds"):
             del record[name]
-        del record["details"]["stack_seconds"]
+        for name in ("stack_seconds", "peak_memory_bytes"):
+            del record["details"][name]
         found[str(path.relative_to(results))] = record
     return found
 
 
 def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """A line for each record that is not as in the uninterrupted run."""
-    return [
-        f"{name}: {expected.get(name)} where the killed run has {found.get(name)}"
-        for name in sorted(expected.keys() | found.keys())
-        if expected.get(name) != found.get(name)
-    ]
+    """A line for each field of a record that is not as in the uninterrupted run."""
+    lines = []
+    for name in sorted(expected.keys() | found.keys()):
+        ours, theirs = found.get(name, {}), expected.get(name, {})
+        lines += [
+            f"{name}: {key} is {ours.get(key)}, and {theirs.get(key)} without the kills"
+            for key in sorted(ours.keys() | theirs.keys())
+            if ours.get(key) != theirs.get(key)
+        ]
+    return lines
 
 
 def leftovers(results: Path) -> list[str]:

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def made(tmp_path_factory) -> Path:
             raise KeyboardInterrupt
 
         patch.setattr(checkpoint, "save", stopping)
-        hasty: Callable[..., Any] = lambda *args: original(*args, checkpoint_seconds=0.0)  # noqa: E731
+        hasty = partial(original, checkpoint_seconds=0.0)
         patch.setattr(protocol, "run_stack", hasty)
         assert Table(folder / "midway").run() == 130
     return folder
@@ -222,7 +223,7 @@ def test_a_bad_plan_is_set_aside_and_made_again(table: Table, monkeypatch, capsy
     assert path.read_bytes() == good
 
 
-def stop(*_: Any) -> None:
+def stop(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
 
 

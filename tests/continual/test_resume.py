@@ -1,12 +1,11 @@
 """A run that was stopped and resumed is the run that was not; and the selected checkpoint."""
 
-import json
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
-from small_runs import CPU, SELECTED, copies, files_in, run_of, scripted
+from small_runs import CPU, SELECTED, copies, files_in, lines_of, run_of, scripted
 
 from tlresearch.backbones.mlp import MLP
 from tlresearch.continual import EWC, Joint, Naive, OnlineEWC, protocol
@@ -92,13 +91,6 @@ def test_resume_is_exact(tmp_path, monkeypatch, trainings, name, seeds, changes)
     same_bits(trainings[-1], trainings[0])
     assert lines_of(pieces) == lines_of(whole)
     assert len(lines_of(whole)) == 15 or "patience" in changes
-
-
-def lines_of(files: RunFiles) -> list[dict[str, Any]]:
-    """The log without what depends on the machine's speed."""
-    lines = [json.loads(line) for line in files.log.read_text().splitlines()]
-    costs = ("samples_per_second", "memory_bytes")
-    return [{k: v for k, v in line.items() if k not in costs} for line in lines]
 
 
 EARLY = {20: [0.9, 0.2], 40: [0.3, 0.8], 50: [0.9, 0.1]}

@@ -38,7 +38,8 @@ class Table:
         found = {}
         for path in self.results.rglob("seed*.json"):
             record = json.loads(path.read_text())
-            del record["digest"], record["wall_seconds"], record["details"]["stack_seconds"]
+            del record["digest"], record["wall_seconds"]
+            del record["details"]["stack_seconds"], record["details"]["peak_memory_bytes"]
             found[f"{path.parent.name}/{path.name}"] = record
         return found
 

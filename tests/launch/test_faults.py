@@ -77,7 +77,7 @@ def test_a_full_disk_stops_cleanly_wherever_it_is_met(table, ran, limit_file_siz
         assert err.endswith("; make room, and the same command goes on where it was.\n")
         assert table.half_written() == []
         sentences.append(err.split(":")[1].rsplit("/")[-1])
-    assert sentences[0] == "tiny.plan.json" and sentences[1] == "checkpoint.pt", sentences
+    assert sentences[0] == "tiny.plan.json" and "checkpoint.pt" in sentences, sentences
     assert table.run()[0] == 0
     found = table.records()
     table.results = table.results.with_name("never full")

@@ -10,7 +10,7 @@ import torch
 
 from tlresearch import experiment
 from tlresearch.files import claim
-from tlresearch.launch import local, plan, waiting
+from tlresearch.launch import local, plan, running, waiting
 from tlresearch.results.store import Store
 from tlresearch.training import checkpoint
 
@@ -54,14 +54,14 @@ def test_of_two_that_begin_the_second_takes_the_first_ones_plan(table, monkeypat
     """The plan that is written between making and writing it is the one that counts."""
     original, made = plan.make_plan, []
 
-    def make_plan(found, store, where):
-        made.append(original(found, store, where))
+    def make_plan(found, store, where, *more):
+        made.append(original(found, store, where, *more))
         if len(made) == 1:  # another process writes stacks of one seed now
             alone = experiment.load(table.file, ["train.stack=1"])
             plan.write_plan(original(alone, Store(store.root / "x", "tiny"), where), store)
         return made[-1]
 
-    monkeypatch.setattr(plan, "make_plan", make_plan)
+    monkeypatch.setattr(running, "make_plan", make_plan)
     assert table.run()[0] == 0
     assert [len(s.keys) for s in made[0].stacks] == [2, 2]
     assert {r["stack"] for r in table.records().values()} == {1}

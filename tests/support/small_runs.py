@@ -1,5 +1,6 @@
 """Small runs of the continual protocol on the fixture `tiny`, for several test files."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -48,3 +49,10 @@ def scripted(monkeypatch: pytest.MonkeyPatch, table: dict[int, list[float]]) -> 
 
 def copies(training: Training) -> list[Tensor]:
     return [p.clone() for p in training.stack.params.values()]
+
+
+def lines_of(files: RunFiles) -> list[dict[str, Any]]:
+    """The log without what depends on the machine's speed."""
+    lines = [json.loads(line) for line in files.log.read_text().splitlines()]
+    costs = ("samples_per_second", "memory_bytes")
+    return [{k: v for k, v in line.items() if k not in costs} for line in lines]

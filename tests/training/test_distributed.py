@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import files_in, lines_of
 
 from tlresearch.errors import UserError
 from tlresearch.training.distributed import ALONE, Processes, join
@@ -161,11 +162,9 @@ def test_an_error_of_the_user_is_said_once(ranks):
 def test_logged_losses_are_the_mean_of_all_processes(tmp_path, folder, ranks):
     """The log of two processes has the losses of one."""
     two.result(two.CASES["ewc"], tmp_path)
-    for ours, alone in zip(
-        *((path / "metrics.jsonl").read_text().splitlines() for path in (folder / "ewc", tmp_path)),
-        strict=True,
-    ):
-        close(json.loads(ours), json.loads(alone))
+    found = [lines_of(files_in(path)) for path in (folder / "ewc", tmp_path)]
+    for ours, alone in zip(*found, strict=True):
+        close(ours, alone)
 
 
 def test_alone_nothing_is_asked_of_fabric(monkeypatch):
