@@ -1,6 +1,6 @@
 """How a task ends: early, at an average of the weights, after accumulated passes."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -149,3 +149,36 @@ def test_tf32_holds_within_and_not_after():
         with tf32(allowed):
             assert matmul.allow_tf32 is conv.allow_tf32 is allowed
         assert (matmul.allow_tf32, conv.allow_tf32) == before
+
+
+def test_a_seed_whose_last_step_broke_its_weights_fails(tmp_path):
+    """One step of a huge rate a task: no later loss tells, and the reason names the task."""
+    run = run_of(Naive(), [5, 2], optimizer="sgd", lr=1e38, steps=1, clip=0.0, schedule="constant")
+    outcomes = run_stack(run, CPU, files_in(tmp_path))
+    assert {outcome.status for outcome in outcomes} == {"failed"}
+    assert "not finite after task 1" in str(outcomes[0].reason)
+
+
+@dataclass(frozen=True)
+class HalfFrozen(EWC):
+    """The first layer stays as it was drawn."""
+
+    def networks(self, backbone, shape, classes, seed):
+        network = super().networks(backbone, shape, classes, seed)
+        next(network.parameters()).requires_grad_(False)
+        return network
+
+
+@pytest.mark.parametrize("seeds", [[5], [5, 2]])
+@pytest.mark.parametrize("kind", [HalfFrozen])
+def test_frozen_weights_stay_and_ewc_does_without_them(tmp_path, trainings, seeds, kind):
+    """To the bit, alone and in a stack, over three tasks."""
+    run = run_of(kind(strength=10.0), seeds)
+    run_stack(run, CPU, files_in(tmp_path))
+    fresh = [run.method.networks(run.backbone, (1, 4, 4), 6, seed) for seed in seeds]
+    names = [name for name, _ in fresh[0].named_parameters()]
+    for name in names:
+        before = torch.stack([dict(network.named_parameters())[name] for network in fresh])
+        same = torch.equal(trainings[-1].stack.params[name], before.detach())
+        assert same == (name == names[0]), name
+    assert set(trainings[-1].state.curvature) == set(names[1:])

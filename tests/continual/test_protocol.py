@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tlresearch.backbones.mlp import MLP
 from tlresearch.continual import EWC, Joint, Naive, protocol
-from tlresearch.continual.protocol import Outcome, StackRun, matrix_of, run_stack
+from tlresearch.continual.protocol import Outcome, StackRun, run_stack
 from tlresearch.data.tasks import StreamSettings
 from tlresearch.errors import UserError
 from tlresearch.functional import metrics
@@ -24,6 +25,11 @@ CPU = torch.device("cpu")
 
 
 pytestmark = pytest.mark.usefixtures("tiny")
+
+
+def matrix_of(outcome: Outcome) -> Tensor:
+    """The accuracy matrix of an outcome, float64 (T + 1, T)."""
+    return torch.tensor(outcome.arrays["accuracy_matrix"], dtype=torch.float64)
 
 
 def files_in(folder: Any) -> RunFiles:

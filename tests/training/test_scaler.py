@@ -41,7 +41,7 @@ def test_each_seeds_scale_and_steps_are_those_of_torchs_scaler(monkeypatch):
         for g in stacked:
             g.mul_(ours.scale.view(-1, *[1] * (g.dim() - 1)))
         finite = ours.unscale(stacked, stacked=True)
-        ours.update(finite)
+        ours.update(finite, [True, True])
         for w, g in zip(weights, stacked, strict=True):
             w -= 0.5 * g
         for seed, (peer, network, optimizer) in enumerate(
@@ -55,6 +55,15 @@ def test_each_seeds_scale_and_steps_are_those_of_torchs_scaler(monkeypatch):
             assert finite[seed] == ((step, seed) not in {(1, 0), (4, 1), (5, 1)})
             torch.testing.assert_close(weights[0][seed], network.weight.detach())
             torch.testing.assert_close(weights[1][seed], network.bias.detach())
+
+
+def test_the_scale_of_a_stopped_seed_rests():
+    """Whatever its gradient is; its sister's goes on."""
+    scaler = Scaler.start(2, torch.device("cpu"))
+    scaler.update([False, True], [False, True])
+    scaler.update([True, True], [False, True])
+    assert scaler.scale.tolist() == [2.0**16, 2.0**16]
+    assert scaler.good.tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("seeds", [[3], [3, 8]])

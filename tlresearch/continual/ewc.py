@@ -53,7 +53,8 @@ class EWC(ContinualMethod):
 
 
 def task_quadratic(fisher: FisherSettings, networks: nn.Module, data: TaskData) -> Quadratic:
-    """The penalty of the task just learned: its Fisher around its weights."""
-    weights = {k: p.detach().clone() for k, p in networks.named_parameters()}
+    """The penalty of the task just learned: its Fisher around its weights, frozen ones aside."""
+    curvature = fisher.estimate(networks, data)
+    weights = {k: p.detach().clone() for k, p in networks.named_parameters() if k in curvature}
     some = next(iter(weights.values()))
-    return Quadratic(fisher.estimate(networks, data), weights, some.new_zeros(()))
+    return Quadratic(curvature, weights, some.new_zeros(()))

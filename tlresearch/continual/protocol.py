@@ -124,6 +124,8 @@ def run_stack(
         streamed: whether images stay on the host, which changes no number; None: where they are
             too large for the device.
     """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # of this run, not of the one before
     data = catalogue.load(run.benchmark.dataset, root)
     if streamed is None:
         streamed = too_large(data.train.images, device)
@@ -270,7 +272,19 @@ class _Journey:
         else:
             self._fit_and_select(batches)
         training.average = None
+        self._stop_broken()
         self.observer.flush()
+
+    def _stop_broken(self) -> None:
+        """Stops the seeds whose last step broke their weights; no later loss would tell."""
+        training = self.training
+        for place, failure in enumerate(training.failures):
+            weights = (p[place] for p in training.stack.params.values())
+            if failure is None and not all(bool(w.isfinite().all()) for w in weights):
+                steps = training.steps[place]
+                training.stop(
+                    place, f"its weights were not finite after task {self.stage + 1}, {steps} steps"
+                )
 
     def _begin_task(self) -> None:
         """What starts anew with each task."""
@@ -357,8 +371,3 @@ class _Journey:
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in tensors.items()}
-
-
-def matrix_of(outcome: Outcome) -> Tensor:
-    """The accuracy matrix of an outcome, float64 (T + 1, T)."""
-    return torch.tensor(outcome.arrays["accuracy_matrix"], dtype=torch.float64)

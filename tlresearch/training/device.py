@@ -82,7 +82,7 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most memory used so far, in bytes: by torch on a GPU, by this process on the CPU.
+    """Most memory used so far, in bytes: by torch on a GPU, by this whole process on the CPU.
 
     0 where the system does not tell.
     """

@@ -302,7 +302,7 @@ def _unscale(training: Training, gradients: list[Tensor], step: int) -> list[int
         else:
             training.keep(place)
             left_out.append(place)
-    scaler.update(finite)
+    scaler.update(finite, training.active)
     return left_out
 
 

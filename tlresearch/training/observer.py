@@ -104,9 +104,9 @@ class RunObserver:
         self.track(entry)
 
     def _costs(self) -> dict[str, float]:
-        """Training samples of all seeds a second since the last line, and the peak of memory."""
+        """Samples of all active seeds a second since the last line, and the peak of memory."""
         train, now = self.training.train, time.monotonic()
-        samples = self._unlogged * train.batch_size * train.accumulate * len(self.training.seeds)
+        samples = self._unlogged * train.batch_size * train.accumulate * sum(self.training.active)
         rate = samples / max(now - self._last_log, 1e-9)
         self._unlogged, self._last_log = 0, now
         device = next(iter(self.training.stack.params.values())).device

@@ -95,7 +95,9 @@ def probe(case: Case, stacked: bool) -> str | None:
             states = [case.method.init(network) for network in networks]
         _check_contract(case, networks[0], states[0], batches[0])
         reason = _try(case, networks, states, batches, stacked)
-        return reason or _try_later(case, networks, states, batches, stacked)
+        stacked = stacked and reason is None
+        later = _try_later(case, networks, states, batches, stacked)
+        return reason or later
 
 
 def _try_later(
@@ -164,8 +166,11 @@ def _check_contract(case: Case, network: nn.Module, state: Tree, batch: Labelled
             f"0-dimensional total, not {type(loss).__name__}"
         )
     network.eval()
-    with own.blamed(f"{case.label}: its predict fails on {len(batch.x)} images of noise"):
-        scores = case.method.predict(network, _copy(state), batch.x, batch.mask)
+    at = f"{case.label}: its predict fails on {len(batch.x)} images of noise"
+    with own.blamed(at), _undrawn(case, "its predict"), torch.no_grad():
+        scores, again = (
+            case.method.predict(network, _copy(state), batch.x, batch.mask) for _ in range(2)
+        )
     network.train()
     _restore(dict(network.named_buffers()), buffers)
     if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != len(batch.x):
@@ -173,6 +178,8 @@ def _check_contract(case: Case, network: nn.Module, state: Tree, batch: Labelled
             f"{case.label}: predict must return scores of shape (batch, classes), not "
             f"{tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__}"
         )
+    if not torch.equal(scores.nan_to_num(), again.nan_to_num()):
+        raise _hidden(case, "its predict")
 
 
 def _try(
@@ -227,6 +234,7 @@ def _step(
     precision = "fp64" if case.train.precision == "fp64" else "fp32"
     train = Train(steps=1, optimizer="sgd", lr=1.0, precision=precision)
     stack = stack_networks(networks)
+    held = [dict(network.named_buffers()) for network in networks]
     dtype = dtype_of(precision)
     own_fields = {
         name: torch.full((len(seeds),), getattr(case.method, name), dtype=dtype) for name in fields
@@ -243,6 +251,7 @@ def _step(
             seen.append(loss.total.detach().reshape(-1))
 
     fit(training, lambda step: tuple(batch), 1, observer=Watcher())
+    _check_buffers(case, networks, held)
     losses = seen[0] if seen else torch.full((len(seeds),), torch.nan, dtype=dtype)
     values = {"the loss": losses}
     values |= {f"the gradient of {k}": params[k] - p for k, p in stack.params.items()}
@@ -251,6 +260,18 @@ def _step(
     _restore(stack.params, params)
     _restore(stack.buffers, buffers)
     return values
+
+
+def _check_buffers(case: Case, networks: list[nn.Module], held: list[dict[str, Tensor]]) -> None:
+    """Refuses a module that puts a new tensor in the place of a buffer."""
+    for network, before in zip(networks, held, strict=True):
+        for name, buffer in network.named_buffers():
+            if len(networks) == 1 and before.get(name) is not buffer:
+                raise UserError(
+                    f"{case.label}: its buffer {name} is assigned anew in a forward pass, so no "
+                    "checkpoint would hold it; change it in place, e.g. with "
+                    f"self.{name.rpartition('.')[2]}.copy_(...)"
+                )
 
 
 def _restore(tensors: dict[str, Tensor], values: dict[str, Tensor]) -> None:

@@ -70,11 +70,13 @@ class Scaler:
         """Which seeds have a scale that is not lowered further."""
         return (self.scale <= LEAST_SCALE).tolist()
 
-    def update(self, finite: Sequence[bool]) -> None:
-        """Raises or lowers each seed's scale after a step."""
-        was_good = torch.tensor(finite, device=self.scale.device)
-        self.good = torch.where(was_good, self.good + 1, 0)
-        grows = self.good >= GROWTH_INTERVAL
+    def update(self, finite: Sequence[bool], active: Sequence[bool]) -> None:
+        """Raises or lowers the scale of each active seed after a step."""
+        device = self.scale.device
+        was_good, on = torch.tensor(finite, device=device), torch.tensor(active, device=device)
+        good = torch.where(was_good, self.good + 1, 0)
+        grows = good >= GROWTH_INTERVAL
         factor = torch.where(was_good, torch.where(grows, GROWTH, 1.0), BACKOFF)
-        self.good = torch.where(grows, 0, self.good)
-        self.scale = (self.scale * factor).clamp_min(LEAST_SCALE)
+        scale = (self.scale * factor).clamp_min(LEAST_SCALE)
+        self.good = torch.where(on, torch.where(grows, 0, good), self.good)
+        self.scale = torch.where(on, scale, self.scale)

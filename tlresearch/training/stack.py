@@ -194,10 +194,11 @@ def stack_networks(
         return SeedStack(module, params, buffers, leaves, 1, processes)
     stacked, buffers = stack_module_state([network.to(device) for network in networks])
     turned = _linear_weights(module)
+    trained = {k for k, p in module.named_parameters() if p.requires_grad}
     leaves = {
         k: (p.detach().transpose(1, 2) if k in turned else p.detach())
         .clone(memory_format=torch.contiguous_format)
-        .requires_grad_()
+        .requires_grad_(k in trained)
         for k, p in stacked.items()
     }
     params = {
