@@ -151,9 +151,18 @@ def test_tf32_holds_within_and_not_after():
         assert (matmul.allow_tf32, conv.allow_tf32) == before
 
 
+@dataclass(frozen=True)
+class Steep(Naive):
+    """A finite loss with finite gradients, too large for a step."""
+
+    def loss(self, networks, state, batch):
+        loss = super().loss(networks, state, batch)
+        return loss._replace(total=1e30 * loss.total)
+
+
 def test_a_seed_whose_last_step_broke_its_weights_fails(tmp_path):
     """One step of a huge rate a task: no later loss tells, and the reason names the task."""
-    run = run_of(Naive(), [5, 2], optimizer="sgd", lr=1e38, steps=1, clip=0.0, schedule="constant")
+    run = run_of(Steep(), [5, 2], optimizer="sgd", lr=1e20, steps=1, clip=0.0, schedule="constant")
     outcomes = run_stack(run, CPU, files_in(tmp_path))
     assert {outcome.status for outcome in outcomes} == {"failed"}
     assert "not finite after task 1" in str(outcomes[0].reason)

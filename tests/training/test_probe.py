@@ -77,6 +77,15 @@ class Averages(nn.Module):
         return x - self.mean
 
 
+class Reassigns(Averages):
+    """Puts a new tensor in the buffer's place: a stack's, and a checkpoint's, would stay behind."""
+
+    def forward(self, x):
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        return x - self.mean
+
+
 class OtherNorm(nn.BatchNorm1d):
     """A forward pass of its own."""
 
@@ -272,3 +281,20 @@ def test_a_norm_that_is_wrong_in_second_order_is_refused_for_a_method_that_needs
     sentence = refusal(lambda: OtherNorm(8), SecondOrder())
     assert "second order of the affine norm layer (OtherNorm) is wrong under vmap" in sentence
     assert probe(case(lambda: nn.BatchNorm1d(8), SecondOrder()), stacked=True) is None
+
+
+def test_a_buffer_that_is_assigned_anew_is_refused():
+    """It would be in no checkpoint; changed in place, as in `Averages`, it is fine."""
+    assert "its buffer" in (text := refusal(Reassigns)) and "assigned anew" in text
+    assert probe(case(Averages), stacked=False) is None
+
+
+class NoisyPrediction(Method):
+    """Its loss is exact, its prediction is not."""
+
+    def predict(self, networks, state, x, context):
+        return super().predict(networks, state, x, context) + torch.rand(len(x), 1)
+
+
+def test_a_prediction_that_draws_is_refused():
+    assert "its predict draws hidden random numbers" in refusal(method=NoisyPrediction())
