@@ -8,20 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from tlresearch import __version__, cli, experiment, exporting
-from tlresearch.backbones import Classifier
-from tlresearch.backbones.classifier import Backbone
+from tlresearch import __version__, backbones, cli, experiment, exporting
 from tlresearch.errors import UserError
 from tlresearch.launch import local, outputs, plan
 from tlresearch.results import weights as kept
 from tlresearch.results.store import Store
 from tlresearch.training import device
-from tlresearch.training.weights import weights_of
 
 BASE = """
 family: continual
@@ -212,61 +208,49 @@ def test_force_replaces_and_files_of_others_are_refused(here):
     assert "its metadata lack key" in refusal(str(target))
 
 
-class Adapter(Backbone):
-    """A timm model without its classifier, as a backbone."""
-
-    def __init__(self, name: str, channels: int) -> None:
-        super().__init__()
-        self.model = timm.create_model(name, num_classes=0, in_chans=channels)
-        self.width = int(self.model.num_features)  # type: ignore[arg-type]
-
-    def features(self, x):
-        return self.model(x)
-
-
-def test_a_timm_backbone_loads_into_timm(tmp_path, monkeypatch):
-    """`checkpoint_path` and strict loading; equal logits, of grey images too."""
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("test_efficientnet", {}),
+        ("test_vit", {"img_size": 16, "patch_size": 4, "weight_init": "jax"}),
+    ],
+)
+def test_a_timm_run_loads_into_timm(tmp_path, monkeypatch, capsys, name, arguments):
+    """Run, exported and loaded as printed, with its constructor's arguments: equal logits."""
     monkeypatch.chdir(tmp_path)
-    x = torch.rand(2, 1, 32, 32)
-    network = Classifier(Adapter("resnet18", 1), 7)
-    network(x)  # moves the running statistics
-    network.eval()
-    config = {"backbone": {"kind": "Timm", "name": "timm:resnet18"}}
-    store = Store(Path("results"), "t")
-    kept.keep(store, "naive", "", 0, "0123456789", config, weights_of(network))
-    path = Path("results/records/t/naive/seed0-01234567.safetensors")
-    target, lines = exporting.export(str(path), Path("results"), None, False)
-    assert "timm.create_model('resnet18', num_classes=7, in_chans=1, checkpoint_path=" in lines[1]
+    monkeypatch.setattr(device, "prepare_process", lambda threads=None: None)
+    file = Path("tiny.yaml")
+    backbone = json.dumps({"name": f"timm:{name}"} | arguments)
+    file.write_text(
+        f"family: continual\nbenchmark: {{dataset: optdigits, tasks: 2, scenario: task, pad: 4}}\n"
+        f"backbone: {backbone}\nmethods: {{naive: {{name: naive}}}}\n"
+        "train: {steps: 2, batch_size: 4, lr: 0.01}\nseeds: [0]\n"
+    )
+    assert cli.main(["run", str(file), "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert cli.main(["export", "tiny/naive/seed0", "--to", "out.safetensors"]) == 0
+    _, *lines = capsys.readouterr().out.splitlines()
+    shown = "".join(f", {key}={value!r}" for key, value in arguments.items())
+    opening = f"timm.create_model({name!r}, num_classes=10, in_chans=1{shown}, checkpoint_path="
+    assert opening in lines[1]
     model = load_as_printed(lines)
-    torch.testing.assert_close(model(x), network(x), atol=0, rtol=0)
-    other = timm.create_model("resnet18", num_classes=7, in_chans=1)
-    other.load_state_dict(load_file(target), strict=True)
+    settings: Any = experiment.load(file).cells[0].config
+    network = backbones.build(settings.backbone, (1, 16, 16), 10, 3).eval()
+    network.load_state_dict(load_file(files("*.safetensors")[0]))
+    x = torch.rand(2, 1, 16, 16)
+    torch.testing.assert_close(model(x), network(x), atol=1e-5, rtol=1e-5)
     monkeypatch.setitem(sys.modules, "timm", None)
-    assert "tlresearch[timm]" in refusal(str(path), target=Path("x"))
+    assert "tlresearch[timm]" in refusal("tiny/naive/seed0", target=Path("x"))
 
 
 def test_timm_names_move_and_nothing_is_lost():
     """Whatever timm calls its classifier; other names and clashes are refused."""
     one, two, three = torch.zeros(3)
-    state = {"backbone.model.stem.weight": one, "head.weight": two, "head.bias": three}
+    state = {"backbone.net.stem.weight": one, "head.weight": two, "head.bias": three}
     named = exporting.timm_names(state, "head.fc")
     assert list(named) == ["stem.weight", "head.fc.weight", "head.fc.bias"]
     assert [named[k] is v for k, v in zip(named, state.values(), strict=True)] == [True] * 3
     with pytest.raises(ValueError, match="adapter"):
         exporting.timm_names({"backbone.adapter.weight": one}, "fc")
     with pytest.raises(ValueError, match=r"fc\.weight"):
-        exporting.timm_names({"backbone.model.fc.weight": one, "head.weight": two}, "fc")
-
-
-@pytest.mark.parametrize(
-    ("backbone", "name"),
-    [
-        ({"kind": "Timm", "name": "timm:vit_tiny"}, "vit_tiny"),
-        ({"kind": "TimmModel", "name": "resnet18"}, "resnet18"),
-        ({"kind": "MLP", "hidden": [8]}, None),
-        ({"kind": "Own", "name": "resnet18"}, None),
-        (None, None),
-    ],
-)
-def test_a_timm_backbone_is_told_by_its_configuration(backbone, name):
-    assert exporting.timm_backbone({"backbone": backbone}) == name
+        exporting.timm_names({"backbone.net.fc.weight": one, "head.weight": two}, "fc")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlresearch import schema
+from tlresearch import own, schema
 from tlresearch.errors import UserError
 from tlresearch.results import weights as kept
 from tlresearch.results.store import Record, Store, safe_name
@@ -19,8 +19,7 @@ from tlresearch.results.store import Record, Store, safe_name
 if TYPE_CHECKING:
     from torch import Tensor
 
-TIMM = "timm:"
-"""How the name of a timm backbone begins in an experiment file."""
+    from tlresearch.backbones.timm_models import Timm
 
 
 def export(run: str, results: Path, target: Path | None, force: bool) -> tuple[Path, list[str]]:
@@ -51,11 +50,11 @@ def export(run: str, results: Path, target: Path | None, force: bool) -> tuple[P
             f"{target} is there already; give --force to replace it, or another name with --to"
         )
     config = json.loads(about["config"])
-    name = timm_backbone(config)
-    if name is None:
+    chosen = timm_backbone(config)
+    if chosen is None:
         lines = _loading_ours(config, weights, target)
     else:
-        weights, lines = _for_timm(name, weights, target)
+        weights, lines = _for_timm(chosen, weights, target)
     kept.write(target, weights, {"format": "pt"} | about)
     return target, lines
 
@@ -167,23 +166,21 @@ def _unknown(run: str, results: Path) -> str:
     )
 
 
-def timm_backbone(config: Mapping[str, Any]) -> str | None:
-    """timm's name of a run's backbone, from its plain configuration; None if it is another's."""
+def timm_backbone(config: Mapping[str, Any]) -> "Timm | None":
+    """The model of timm in a run's plain configuration; None if its backbone is another's."""
+    from tlresearch.backbones import timm_models
+
     backbone = config.get("backbone")
-    if not isinstance(backbone, Mapping):
+    if not isinstance(backbone, Mapping) or not timm_models.is_timm(backbone.get("name")):
         return None
-    name = backbone.get("name")
-    if not isinstance(name, str):
-        return None
-    if name.startswith(TIMM):
-        return name.removeprefix(TIMM)
-    return name if "timm" in str(backbone.get("kind")).lower() else None
+    settings = backbone["settings"]
+    return timm_models.Timm(settings["model"], settings["arguments"])
 
 
 def timm_names(state: "Mapping[str, Tensor]", classifier: str) -> "dict[str, Tensor]":
     """The state dict of a `Classifier` on a timm model under the names of timm.
 
-    `backbone.model.X` becomes `X`, and `head.X` becomes `CLASSIFIER.X`; the tensors stay.
+    `backbone.net.X` becomes `X`, and `head.X` becomes `CLASSIFIER.X`; the tensors stay.
 
     Args:
         state: weights by our names.
@@ -194,12 +191,12 @@ def timm_names(state: "Mapping[str, Tensor]", classifier: str) -> "dict[str, Ten
     """
     named: dict[str, Tensor] = {}
     for name, value in state.items():
-        if name.startswith("backbone.model."):
-            new = name.removeprefix("backbone.model.")
+        if name.startswith("backbone.net."):
+            new = name.removeprefix("backbone.net.")
         elif name.startswith("head."):
             new = f"{classifier}.{name.removeprefix('head.')}"
         else:
-            raise ValueError(f"{name} is neither backbone.model.… nor head.…")
+            raise ValueError(f"{name} is neither backbone.net.… nor head.…")
         if new in named:
             raise ValueError(f"two weights would be called {new}")
         named[new] = value
@@ -207,9 +204,10 @@ def timm_names(state: "Mapping[str, Tensor]", classifier: str) -> "dict[str, Ten
 
 
 def _for_timm(
-    name: str, weights: "Mapping[str, Tensor]", target: Path
+    chosen: "Timm", weights: "Mapping[str, Tensor]", target: Path
 ) -> "tuple[dict[str, Tensor], list[str]]":
     """The weights under timm's names, and the lines that load them."""
+    name = chosen.model
     try:
         import timm
     except ImportError:
@@ -233,11 +231,13 @@ def _for_timm(
     stem = named.get(f"{first}.weight") if isinstance(first, str) else None
     if stem is not None and stem.shape[1] != config.input_size[0]:
         options["in_chans"] = stem.shape[1]
-    expected = timm.create_model(name, **options).state_dict()
+    options |= chosen.arguments
+    with own.blamed(f"timm {timm.__version__} cannot build {name} as the run did"):
+        expected = timm.create_model(name, **options).state_dict()
     last = f"{classifier}.weight"
     if last in expected and expected[last].numel() == named[last].numel():
         named[last] = named[last].reshape(expected[last].shape)  # some are 1x1 convolutions
-    shown = "".join(f", {key}={value}" for key, value in options.items())
+    shown = "".join(f", {key}={value!r}" for key, value in options.items())
     lines = [
         "import timm",
         f"model = timm.create_model({name!r}{shown}, checkpoint_path={str(target)!r})",

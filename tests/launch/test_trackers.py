@@ -95,6 +95,9 @@ def test_tensorboard_shows_the_log_and_the_final_metrics(tmp_path):
         assert {"cross_entropy", "loss"} < set(shown.Tags()["scalars"])
         for name, value in record["metrics"].items():
             assert curve(shown, f"final/{name}") == [(10, pytest.approx(value))]
+        for name in ("samples_per_second", "memory_bytes"):  # of the stack: the same for both
+            costs = [pytest.approx(line[name]) for line in lines]
+            assert curve(shown, name) == list(zip(STEPS, costs, strict=True))
 
 
 @pytest.mark.parametrize("step", [3, 4])
@@ -167,6 +170,8 @@ def test_wandb_has_a_run_for_each_cell(tmp_path, wandb):
         assert ("*", "step") in made.metrics
         assert [line["step"] for line in made.lines] == STEPS
         assert [line["loss"] for line in made.lines] == [line["loss"][place] for line in lines]
+        for name in ("samples_per_second", "memory_bytes"):
+            assert [line[name] for line in made.lines] == [line[name] for line in lines]
         assert made.summary == record["metrics"] | {"status": "finished"} and made.code == 0
 
 
@@ -180,7 +185,12 @@ def test_wandb_goes_on_under_the_same_id(tmp_path, monkeypatch, wandb):
     stopped, _, resumed, _ = wandb
     assert stopped.options["id"] == resumed.options["id"] and resumed.code == 0
     assert [line["step"] for line in resumed.lines] == STEPS[5:]
-    assert resumed.lines[0] == stopped.lines[5]
+    costs = ("samples_per_second", "memory_bytes")
+    again, before = (
+        {name: value for name, value in line.items() if name not in costs}
+        for line in (resumed.lines[0], stopped.lines[5])
+    )
+    assert again == before and "loss" in again
 
 
 def test_wandb_follows_the_users_environment(tmp_path, monkeypatch, wandb):
@@ -217,6 +227,18 @@ def test_a_tracker_that_is_not_installed_is_named(name, monkeypatch):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=rf"{name} is not installed.*tlresearch\[track\]"):
         trackers.check([name])
+
+
+@pytest.mark.parametrize("mode", ["ofline", "Online", ""])
+def test_a_mode_that_wandb_does_not_know_is_refused(mode, monkeypatch, wandb):
+    """Before anything is run; it matters to wandb alone."""
+    monkeypatch.setenv("WANDB_MODE", mode)
+    with pytest.raises(UserError, match=rf"WANDB_MODE='{mode}'; expected one of online, offline"):
+        trackers.check(["tensorboard", "wandb"])
+    trackers.check(["tensorboard"])
+    for known in trackers.WANDB_MODES:
+        monkeypatch.setenv("WANDB_MODE", known)
+        trackers.check(["wandb"])
 
 
 def test_the_plain_reporter_is_told_too(tmp_path):

@@ -2,7 +2,8 @@
 
 A tracker's run is a cell: it is called method-setting-seed, and its id comes from the cell's key,
 so that a run that was stopped and resumed is one run. The x axis is the number of the step, counted
-over all stages; losses are those of `metrics.jsonl`.
+over all stages; losses are those of `metrics.jsonl`, as are throughput and memory, which a stack's
+runs have in common.
 """
 
 import importlib
@@ -24,6 +25,10 @@ ID_LENGTH = 16
 """Digits of the key that a tracker's id has."""
 
 
+WANDB_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
+"""What wandb takes as WANDB_MODE; the last two are its older names of offline and online."""
+
+
 class Tracker(Protocol):
     """What is told of the stacks of one table, one after the other."""
 
@@ -32,7 +37,7 @@ class Tracker(Protocol):
         ...
 
     def log(self, entry: dict[str, Any]) -> None:
-        """A line of the log: stage, step, seeds, and lists of values, one for each seed."""
+        """A line of the log: stage, step, seeds; lists of a value for each seed, and numbers."""
         ...
 
     def end(self, outcomes: Sequence[Any]) -> None:
@@ -45,10 +50,10 @@ class Tracker(Protocol):
 
 
 def check(names: Sequence[str]) -> None:
-    """Refuses a tracker that is not installed.
+    """Refuses a tracker that is not installed, or that the environment sets up wrongly.
 
     Raises:
-        UserError: it names the extra to install.
+        UserError: it names the extra to install, or the modes that wandb knows.
     """
     for name in names:
         module = {"wandb": "wandb", "tensorboard": "torch.utils.tensorboard"}[name]
@@ -60,6 +65,12 @@ def check(names: Sequence[str]) -> None:
                 f"--track {name}: {name} is not installed; install it with "
                 "pip install 'tlresearch[track]', or leave --track out"
             ) from None
+    mode = os.environ.get("WANDB_MODE", "offline")
+    if "wandb" in names and mode not in WANDB_MODES:
+        raise UserError(
+            f"--track wandb: the environment has WANDB_MODE={mode!r}; expected one of "
+            f"{', '.join(WANDB_MODES)}; without WANDB_MODE the runs are offline"
+        )
 
 
 @contextmanager
@@ -115,16 +126,16 @@ def position(entry: dict[str, Any], steps: int) -> int:
 
 
 def values_of(entry: dict[str, Any], place: int) -> dict[str, float]:
-    """The named values of one seed of a log line."""
+    """The named values of one seed of a log line; a number, of the whole stack, is every seed's."""
     named = {k: v for k, v in entry.items() if k not in ("stage", "step", "seeds")}
-    return {name: values[place] for name, values in named.items() if isinstance(values, list)}
+    return {name: v[place] if isinstance(v, list) else v for name, v in named.items()}
 
 
 class Wandb:
     """Weights & Biases: run = method-setting-seed, group = table; offline unless WANDB_MODE is set.
 
     A resumed run has the id that it had. Lines that it logs again have the same `step` and, as
-    resuming is exact, the same values.
+    resuming is exact, the same losses.
     """
 
     def __init__(self, folder: Path) -> None:
