@@ -100,6 +100,12 @@ def test_dry_run_prints_the_plan_and_writes_nothing(command: Command):
     code, out, err = command("run", "--dry-run")
     assert (code, err) == (0, "") and out.startswith("tiny: 4 runs, 0 done, 4 to do")
     assert "#" not in out and not command.results.exists()
+    settings = ["  naive: naive", "  ewc: ewc", "  data: optdigits (found at scikit-learn)"]
+    assert out.splitlines()[-3:] == settings
+    words = ("methods.ewc.strength=7,1e5", "methods.ewc.fisher.labels=predicted", "--dry-run")
+    assert (
+        "\n  ewc: ewc, strength=7 or 100000, fisher.labels=predicted\n" in command("run", *words)[1]
+    )
     command("run", "seeds=[0]")
     before = command.listing()
     _, out, _ = command("run", "train.lr=1,2", "--dry-run")

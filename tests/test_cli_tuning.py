@@ -1,5 +1,6 @@
 """The command with a section `select:`: runs, --best, table, dry run."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from tlresearch import cli
 from tlresearch.continual import protocol
 from tlresearch.results import figures
+from tlresearch.results.store import Store
 from tlresearch.training import device
 
 FILE = """
@@ -138,11 +140,19 @@ def test_a_dry_run_shows_both_plans_and_writes_nothing(command: Command):
     code, out, err = command("run", "--dry-run")
     assert (code, err) == (0, "") and not command.results.exists()
     assert out.startswith("tiny_selection: 2 runs, 0 done, 2 to do")
-    assert out.endswith("tiny: 2 runs, once these have chosen its values\n")
+    lines = out.splitlines()[2:]
+    assert lines == [
+        "tiny: 2 runs, once these have chosen its values",
+        "  naive: naive",
+        "  ewc: ewc, strength=1 or 1000 (to be chosen)",
+        "  data: optdigits (found at scikit-learn)",
+    ]
     command("run")
     before = command.written()
     code, out, _ = command("run", "--dry-run")
-    assert out == "tiny_selection: 2 runs, all done.\ntiny: 2 runs, all done.\n"
+    done, settings = out.split("  naive: naive\n")
+    assert done == "tiny_selection: 2 runs, all done.\ntiny: 2 runs, all done.\n"
+    assert settings.startswith("  ewc: ewc, strength=1") and "chosen" not in settings
     assert command.written() == before
 
 
@@ -155,6 +165,51 @@ def test_runs_of_another_table_are_shared(command: Command, ran, tmp_path: Path)
     code, out, _ = command("run", "seeds=[0]")
     assert code == 0 and "other_selection: 2 runs, all done." in out
     assert [stack[0] for stack in ran] == ["test"]
+
+
+def test_a_debug_run_leaves_the_records_of_a_shared_table_alone(command: Command):
+    """Equal keys: they would be written over. Its own names end in `+debug`, once."""
+    command("run")
+    before = command.written()
+    command.file.write_text(FILE + "debug: true\n")
+    assert command("run")[0] == 0
+    after = command.written()
+    assert {name: after[name] for name in before} == before
+    new = {name for name in after if name not in before and name.count("/") <= 1}
+    assert {"records/tries+debug.jsonl", "tiny_selection+debug.md", "tiny+debug.md"} <= new
+    assert all(name.count("+debug") == 1 for name in new)
+
+
+def test_best_is_refused_where_a_reported_seed_chose(command: Command):
+    command("run")
+    before = command.written()
+    words = ("--best", "seeds=[100, 101]", "select.seeds=[7]")
+    for name in ("run", "table"):
+        code, out, err = command(name, *words)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "its values were chosen with 100 of 'seeds'; report other seeds than 100" in err
+    assert command.written() == before
+
+
+@pytest.mark.parametrize("name", ["tries", "tiny_selection"])
+def test_a_selection_in_the_table_of_another_file_ends(command: Command, tmp_path: Path, name: str):
+    """Records, outputs and plan then have one claim, which no command holds while it waits."""
+    other = tmp_path / f"{name}.yaml"
+    other.write_text(FILE[: FILE.index("select:")] + "seeds: [0]\n")
+    file = command.file
+    file.write_text(FILE.replace("tries", name))
+    codes = []
+
+    def work() -> None:
+        for command.file in (other, file, other, file):
+            codes.append(command("run")[0])
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert codes == [0] * 4
+    records = Store(command.results, name).packed()
+    assert sorted(record["seed"] for record in records) == [0, 0, 100, 100]
 
 
 def test_a_tuned_key_on_the_command_line_is_not_tuned(command: Command, ran):

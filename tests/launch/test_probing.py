@@ -200,6 +200,39 @@ def test_debug_shows_the_traceback_of_a_mistake(bench: Bench):
         bench.command("debug=true")
 
 
+TASKWISE = """
+    def after_task(self, networks, state, data):
+        LINE
+"""
+
+
+def test_a_mistake_that_only_real_data_show_is_one_sentence(bench: Bench):
+    """With file and line, and how to see the traceback; what was done before stays done."""
+    own = bench.file.with_name("own.py")
+    own.write_text(OWN.replace("LINE", "pass") + TASKWISE.replace("LINE", "state.nothing"))
+    code, _, err = bench.command("methods.naive={name: naive}", "backbone=mlp")
+    assert code == 2 and err.startswith(f"tlresearch: {bench.file}: mine seed 0")
+    assert "cannot be run: AttributeError: " in err and "(own.py, line 19)" in err
+    assert "add 'debug=true' to the command to see the whole traceback" in err
+    assert err.count("\n") == 1 and len(bench.records("exp")) == 2
+    with pytest.raises(AttributeError, match="nothing"):
+        bench.command("debug=true")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("import bdb; raise bdb.BdbQuit", 130), ("raise KeyboardInterrupt", 130),
+     ("from tlresearch.errors import UserError; raise UserError('mind the gap')", 2),
+     ("raise BrokenPipeError", 0), ("raise OSError(28, 'full')", 2)],
+)  # fmt: skip
+def test_what_is_no_mistake_of_own_code_passes(bench: Bench, monkeypatch, line: str, expected: int):
+    monkeypatch.setattr(cli, "_drop_output", lambda: None)
+    own = bench.file.with_name("own.py")
+    own.write_text(OWN.replace("LINE", "pass") + TASKWISE.replace("LINE", line))
+    code, _, err = bench.command()
+    assert code == expected and "debug=true" not in err
+
+
 def test_leaving_the_debugger_ends_the_command(bench: Bench):
     bench.edit("import bdb; raise bdb.BdbQuit")
     code, _, err = bench.command("debug=true")

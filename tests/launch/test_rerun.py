@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tlresearch import experiment
+from tlresearch.continual import protocol
 from tlresearch.files import claim
 from tlresearch.launch import local, plan, running, waiting
 from tlresearch.results.store import Store
@@ -135,6 +136,52 @@ def test_a_rerun_that_is_stopped_keeps_the_old_record(table, ran, monkeypatch):
         assert ("all done" in table.run(*words)[1]) == (not words)
         assert len(loads) == resumed and table.records() == first
         assert not list(table.results.rglob("checkpoint.pt"))
+
+
+@pytest.mark.parametrize("which", ["all", "failed"])
+def test_a_rerun_that_is_stopped_goes_on_with_the_rest(table, ran, monkeypatch, which):
+    """The stack that was done is not made a third time, and then nothing is left to remember."""
+    words = ["methods={ewc: {name: ewc}}", "methods.ewc.strength=1e308,2e307", "train.stack=1"]
+    words += ["seeds=[0]"]
+    again = (*words, "--rerun", which)
+    table.run(*words)
+    times = table.written()
+    with monkeypatch.context() as patch:
+        begun, original = [], protocol.run_stack
+
+        def second_stops(run, *args, **kwargs):
+            begun.append(run)
+            if len(begun) == 2:
+                raise KeyboardInterrupt
+            return original(run, *args, **kwargs)
+
+        patch.setattr(protocol, "run_stack", second_stops)
+        code, _, err = table.run(*again)
+    assert code == 130 and "1 of 2 runs are done; go on with: " in err
+    (path,) = table.results.rglob("*.rerun.json")
+    first = {name for name, time in table.written().items() if time != times[name]}
+    ran.clear()
+    code, out, err = table.run(*again)
+    assert code == 1 and len(ran) == 1 and "2 runs, 1 done, 1 to do" in out
+    assert f"going on with the --rerun {which} that was stopped" in err and str(path) in err
+    last = {name for name, time in table.written().items() if time != times[name]}
+    assert len(first) == 1 and len(last) == 2 and not path.exists()
+    assert table.run(*again)[0] == 1 and len(ran) == 3
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"which": "all"}', '{"which": "failed", "digests": {}}', "[" * 9999]
+)
+def test_what_a_rerun_left_is_ignored_if_it_cannot_be_used(table, ran, content):
+    """Or is of another kind: what is made again is worked out anew; a plain run gives it up."""
+    table.run()
+    path = table.results / "records" / "tiny.rerun.json"
+    path.write_text(content)
+    ran.clear()
+    assert "4 to do" in table.run("--rerun", "all", "--dry-run")[1] and path.exists()
+    assert table.run("--rerun", "all")[0] == 0 and len(ran) == 2 and not path.exists()
+    path.write_text(content)
+    assert "all done" in table.run()[1] and not path.exists()
 
 
 @pytest.mark.parametrize("label", ["a", "z"])

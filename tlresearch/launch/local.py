@@ -2,8 +2,9 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from bdb import BdbQuit
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 
 import torch
 
-from tlresearch import families
+from tlresearch import families, own
+from tlresearch.errors import UserError
 from tlresearch.experiment import Experiment, plain_config
-from tlresearch.files import claim, remove_leftovers
+from tlresearch.files import FULL, claim, remove_leftovers
 from tlresearch.launch.plan import Plan, Stack, host, stack_run, versions
 from tlresearch.launch.waiting import Outdated, is_missing, missing_stacks, sources_of
 from tlresearch.results.store import Store
@@ -136,16 +138,17 @@ def _run_stack(work: Work, stack: Stack, source: str, files: RunFiles) -> None:
     reporter.begin(stack, config.train.steps * config.benchmark.tasks)
     began = time.time()
     try:
-        outcomes = families.protocol(config.family).run_stack(
-            stack_run(stack),
-            work.device,
-            files,
-            work.root,
-            reporter.advance,
-            track=reporter.log,
-            processes=processes,
-            streamed=work.streamed,
-        )
+        with _blaming(work, stack):
+            outcomes = families.protocol(config.family).run_stack(
+                stack_run(stack),
+                work.device,
+                files,
+                work.root,
+                reporter.advance,
+                track=reporter.log,
+                processes=processes,
+                streamed=work.streamed,
+            )
     except KeyboardInterrupt as stop:
         stop.add_note(_kept(stack, files))
         raise
@@ -182,6 +185,24 @@ def _run_stack(work: Work, stack: Stack, source: str, files: RunFiles) -> None:
         )
     files.checkpoint.unlink(missing_ok=True)
     reporter.end(stack, outcomes)
+
+
+@contextmanager
+def _blaming(work: Work, stack: Stack) -> Iterator[None]:
+    """What own code raises as one sentence; of our own code and in a debug run the traceback."""
+    try:
+        yield
+    except (UserError, BdbQuit):
+        raise
+    except Exception as error:
+        ours = work.plan.debug or not own.sources(stack.cells[0].config)
+        # A reader of the output who left, or a full disk, is the command's affair.
+        if ours or isinstance(error, BrokenPipeError) or getattr(error, "errno", None) in FULL:
+            raise
+        raise UserError(
+            f"{work.experiment.path}: {stack.label} cannot be run: {own.told(error)}; mend the "
+            "code, or add 'debug=true' to the command to see the whole traceback"
+        ) from error
 
 
 def _kept(stack: Stack, files: RunFiles) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tlresearch.experiment import Experiment
-from tlresearch.files import write_text_atomic
+from tlresearch.files import claim, silently, write_text_atomic
 from tlresearch.launch.plan import Plan
 from tlresearch.launch.tuning_notes import tuning_of
 from tlresearch.launch.waiting import records_by_key, sources_of
@@ -77,10 +77,22 @@ def _title(experiment: Experiment) -> str:
 def write_outputs(experiment: Experiment, plan: Plan, store: Store) -> list[Path]:
     """Writes table and figures under the results folder, and packs a finished table's records.
 
+    The names of the files are claimed, then the records; never both, as they may be one claim.
+
     Returns:
         The files, in the order in which one would open them.
     """
-    records = records_of(plan, store)
+    with claim(Store(store.root, output_name(experiment)).lock_path, silently):
+        records = records_of(plan, store)
+        paths = _write_table(experiment, records, store)
+    if not experiment.overrides:
+        # Records that the file no longer asks for stay in the pack: a run deletes nothing.
+        paths.append(store.pack([record["key"] for record in records], others=True))
+    return paths
+
+
+def _write_table(experiment: Experiment, records: list[Record], store: Store) -> list[Path]:
+    """Writes Markdown, CSV, LaTeX and figures."""
     table = table_of(experiment, records)
     base = store.root / output_name(experiment)
     paths = []
@@ -96,10 +108,6 @@ def write_outputs(experiment: Experiment, plan: Plan, store: Store) -> list[Path
     if swept_number(table):
         paths.append(base.with_name(base.name + "_sweep.svg"))
         sweep_figure(table, paths[-1])
-    if not experiment.overrides:
-        # Records that the file no longer asks for stay in the pack: a run deletes nothing.
-        keys = {record["key"] for record in [*store.packed(), *records]}
-        paths.append(store.pack(keys))
     return paths
 
 

@@ -1,12 +1,17 @@
 """What a person sees of a run: the plan before it, bars during it; nothing in a pipe."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from tlresearch.experiment import Experiment
+from tlresearch.data import catalogue
+from tlresearch.experiment import Experiment, plain_config
 from tlresearch.launch.local import Reporter
 from tlresearch.launch.plan import Plan, Stack
+from tlresearch.selection import grid_of
+from tlresearch.variations import heading, short
 
 
 def plan_text(
@@ -37,12 +42,65 @@ def plan_text(
         lines.append(
             f"  {again} finished runs are made again {RERUN_REASONS[why]}; stacks run whole"
         )
+    undone = {key for stack in waiting for key in stack.keys}
     for label in experiment.method_labels:
-        own = [s for s in plan.stacks if s.cells[0].method == label]
-        runs = sum(len(s.keys) for s in own)
-        done = runs - sum(len(s.keys) for s in waiting if s.cells[0].method == label)
-        lines.append(f"  {label}: {done} of {runs} runs done")
+        own = {key for key, cell in plan.cells if cell.method == label}
+        lines.append(f"  {label}: {len(own - undone)} of {len(own)} runs done")
     return "\n".join(lines)
+
+
+def details(experiment: Experiment, root: Path | None = None) -> str:
+    """What a dry run says beyond the plan: each method with its settings, and where the data are.
+
+    Of a method the settings are shown that differ from their defaults, with each value that they
+    have in some row of the table, or that is tried before one is chosen.
+
+    Args:
+        experiment: the table.
+        root: data root; None: where the environment says.
+    """
+    lines = []
+    for label in experiment.method_labels:
+        settings = _settings(experiment, label)
+        words = [str(experiment.header.methods[label]["name"]), *settings]
+        lines.append(f"  {label}: {', '.join(words)}")
+    for name in sorted({cell.config.benchmark.dataset for cell in experiment.cells}):
+        found = catalogue.locate(name, root)
+        where = f"found at {found}" if found else "not found here; see 'tlresearch data'"
+        lines.append(f"  data: {name} ({where})")
+    return "\n".join(lines)
+
+
+def _settings(experiment: Experiment, label: str) -> list[str]:
+    """`key=value` for each setting of a method that is not everywhere at its default."""
+    methods = {id(c.config): c.config.method for c in experiment.cells if c.method == label}
+    changed = {key for m in methods.values() for key in _flat(plain_config(m, defaults=False))}
+    shown: dict[str, list[str]] = {}
+    for method in methods.values():
+        for key, value in _flat(plain_config(method)).items():
+            if key in changed and _text(value) not in shown.setdefault(key, []):
+                shown[key].append(_text(value))
+    lines = {key: " or ".join(values) for key, values in shown.items()}
+    if experiment.header.select and experiment.choice is None:
+        for key, values in grid_of(experiment.header.select, label).items():
+            lines[heading(key, label)] = f"{' or '.join(map(_text, values))} (to be chosen)"
+    return [f"{key}={values}" for key, values in lines.items()]
+
+
+def _text(value: Any) -> str:
+    """A value as people write it: numbers short, lists and the like as in JSON."""
+    return short(value) if isinstance(value, str | float) else json.dumps(value, ensure_ascii=False)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key, without the names of their classes."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif key != "kind":
+            flat[prefix + key] = value
+    return flat
 
 
 RERUN_REASONS = {

@@ -21,7 +21,14 @@ from tlresearch.launch import plan as plans
 from tlresearch.launch.local import Reporter
 from tlresearch.launch.outputs import output_name, records_of, table_of, write_outputs
 from tlresearch.launch.plan import Plan, Stack, make_plan, write_plan
-from tlresearch.launch.waiting import missing_stacks, outdated
+from tlresearch.launch.waiting import (
+    Outdated,
+    left_of_rerun,
+    missing_stacks,
+    outdated,
+    rerun_path,
+    write_rerun,
+)
 from tlresearch.results import tables
 from tlresearch.results.store import Store
 from tlresearch.training import distributed
@@ -57,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     """Runs what an experiment lacks, prints and writes its table.
 
     Returns:
-        1 if a seed failed, else 0; of several processes 2 if they refused together.
+        1 if a seed of the table failed, else 0; of several processes 2 if they refused together.
 
     Raises:
         UserError: the file, the data or the folders cannot be used.
@@ -105,9 +112,8 @@ def _run(desk: Desk) -> int:
 
 def _finish(desk: Desk, experiment: Experiment, made: Plan) -> int:
     """Writes and prints the table; how many runs failed."""
-    store, plan_store = desk.stores(experiment)
-    with claim(plan_store.lock_path, silently):
-        paths = write_outputs(experiment, made, store)
+    store, _ = desk.stores(experiment)
+    paths = write_outputs(experiment, made, store)
     records = records_of(made, store)
     print(tables.to_markdown(table_of(experiment, records)))
     print("Written: " + ", ".join(str(path) for path in paths))
@@ -122,22 +128,25 @@ def _tuned(desk: Desk, experiment: Experiment) -> Experiment | None:
     with desk.processes.alike():
         selection = tuning.selection_of(experiment)
     made = _work(desk, selection)
-    store, plan_store = desk.stores(selection)
+    store, _ = desk.stores(selection)
     if desk.options.dry_run and missing_stacks(made, store):
-        print(f"{experiment.name}: {len(experiment.cells)} runs, once these have chosen its values")
+        if desk.is_main:
+            runs = len(experiment.cells)
+            print(f"{experiment.name}: {runs} runs, once these have chosen its values")
+            print(progress.details(experiment, desk.options.data))
         return None
     desk.processes.barrier()  # all records are written before anybody reads them
     with desk.processes.alike():
         choice = tuning.choose(selection, made, records_of(made, store))
         if desk.is_main and not desk.options.dry_run:
-            with claim(plan_store.lock_path, silently):
-                paths = write_outputs(selection, made, store)
+            paths = write_outputs(selection, made, store)
             paths.append(tuning.write_choice(selection, choice, store))
             print("Written: " + ", ".join(str(path) for path in paths))
+        tuned = tuning.with_choice(experiment, choice)
     if desk.is_main:
         for line in tuning_notes.warnings(choice):
             print(line)
-    return tuning.with_choice(experiment, choice)
+    return tuned
 
 
 def _work(desk: Desk, experiment: Experiment) -> Plan:
@@ -149,23 +158,27 @@ def _work(desk: Desk, experiment: Experiment) -> Plan:
             notice(sentence)
     with processes.alike():
         made = desk.plan(experiment)
-        again = outdated(made, store, options.rerun) if options.rerun else {}
+        again = _again(desk, experiment, made)
         waiting = missing_stacks(made, store, again)
         if desk.is_main:
             for note in made.notes:
                 notice(note)
             text = progress.plan_text(experiment, made, waiting, len(again), options.rerun)
             print(text, flush=True)
+            if options.dry_run and not experiment.outputs:  # a selection's are its table's
+                print(progress.details(experiment, options.data))
         if options.dry_run:
             return made
-        _check_threads(options, made, plan_store)
+        if waiting:
+            _check_threads(options, made, plan_store)
     with processes.alike():
         if desk.is_main:  # loading may download
             if waiting:
                 _check_data(experiment, options.data)
             _check_writable(options.results)
-            made = _begin(desk, experiment) if waiting else made
+            made = _begin(desk, experiment, again) if waiting else made
             local.tidy(made, store, again)
+            _forget_rerun(desk, experiment, made, again)
     if not waiting:
         return made
     with processes.alike():
@@ -183,7 +196,34 @@ def _work(desk: Desk, experiment: Experiment) -> Plan:
             processes=processes,
             streamed={"auto": None, "always": True, "never": False}[options.stream],
         )
+    if desk.is_main:
+        _forget_rerun(desk, experiment, made, again)
     return made
+
+
+def _again(desk: Desk, experiment: Experiment, made: Plan) -> Outdated:
+    """What `--rerun` makes again; of one that was stopped, what it left."""
+    which = desk.options.rerun
+    if which is None:
+        return {}
+    store, plan_store = desk.stores(experiment)
+    left = left_of_rerun(made, store, plan_store, which)
+    if left is None:
+        return outdated(made, store, which)
+    if desk.is_main:
+        notice(
+            f"going on with the --rerun {which} that was stopped; to begin it anew, remove "
+            f"{rerun_path(plan_store)}"
+        )
+    return left
+
+
+def _forget_rerun(desk: Desk, experiment: Experiment, made: Plan, again: Outdated) -> None:
+    """Once nothing is missing, a rerun is done; one that was not asked for again is given up."""
+    store, plan_store = desk.stores(experiment)
+    path = rerun_path(plan_store)
+    if path.exists() and not missing_stacks(made, store, again):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -202,8 +242,11 @@ def _reporting(
         yield reporter
 
 
-def _begin(desk: Desk, experiment: Experiment) -> Plan:
-    """The plan on disk; of two commands that begin a table the second takes the first one's."""
+def _begin(desk: Desk, experiment: Experiment, again: Outdated) -> Plan:
+    """Writes the plan, and what is made again.
+
+    Of two commands that begin a table the second takes the first one's plan.
+    """
     _, plan_store = desk.stores(experiment)
     with claim(plan_store.lock_path, silently):
         for sentence in plans.repair(plan_store):
@@ -211,6 +254,8 @@ def _begin(desk: Desk, experiment: Experiment) -> Plan:
         made = desk.plan(experiment)
         _check_threads(desk.options, made, plan_store)
         write_plan(made, plan_store)
+        if again and not made.debug:
+            write_rerun(plan_store, desk.options.rerun, again)
     return made
 
 

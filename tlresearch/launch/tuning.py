@@ -36,7 +36,9 @@ def selection_of(experiment: Experiment) -> Experiment:
         UserError: a value of the grid cannot be used, or the held-out part would be empty.
     """
     select, where = _select(experiment), str(experiment.path)
-    if select.table == experiment.name:
+    outputs = _marked(f"{_unmarked(experiment.name)}_selection", experiment)
+    name = _marked(select.table, experiment) if select.table else outputs
+    if name == experiment.name:
         raise UserError(
             f"{where}: 'select.table' is the name of this table; the runs on held-out data need "
             "another"
@@ -60,11 +62,24 @@ def selection_of(experiment: Experiment) -> Experiment:
             title=f"{header.title or experiment.name}: selection on held-out training data",
             published=[],
         ),
-        name=select.table or f"{experiment.name}_selection",
+        name=name,
         cells=_held_out(cells_of(tuple(variants), select.seeds, where), select, where),
         variants=tuple(variants),
-        outputs=f"{experiment.name}_selection",
+        outputs=outputs,
     )
+
+
+_DEBUG = "+debug"
+"""End of the names of a debug run, as `experiment.load` gives it to the table's own name."""
+
+
+def _marked(name: str, experiment: Experiment) -> str:
+    """A name that ends in `+debug` if, and only if, the experiment is a debug run."""
+    return _unmarked(name) + (_DEBUG if experiment.header.debug else "")
+
+
+def _unmarked(name: str) -> str:
+    return name.removesuffix(_DEBUG)
 
 
 def _select(experiment: Experiment) -> Select:
@@ -170,9 +185,16 @@ def with_choice(experiment: Experiment, choice: Choice) -> Experiment:
     """The experiment with the chosen values in its cells.
 
     Raises:
-        UserError: a method that is tuned has no choice, or none for one of its keys.
+        UserError: a method that is tuned has no choice, or none for one of its keys; or a seed of
+            the table took part in the choice.
     """
     select, where = _select(experiment), str(experiment.path)
+    shared = sorted(set(choice.seeds) & set(experiment.header.seeds))
+    if shared:
+        raise UserError(
+            f"{where}: its values were chosen with {', '.join(map(str, shared))} of 'seeds'; "
+            f"report other seeds than {', '.join(map(str, choice.seeds))}"
+        )
     variants = []
     for variant in experiment.variants:
         grid = grid_of(select, variant.method)

@@ -1,12 +1,14 @@
 """Which stacks are to be run: those that lack a record, and those whose records are made again."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from tlresearch import families, own
 from tlresearch.experiment import Cell, Config
 from tlresearch.launch.plan import Plan, Stack
 from tlresearch.results.provenance import source_hash
-from tlresearch.results.store import Record, Store, digest
+from tlresearch.results.store import Record, Store, digest, write_json_atomic
 
 RERUNS = ("stale", "failed", "all")
 """What `--rerun` takes: records made by other code, records of stopped seeds, every record."""
@@ -59,6 +61,45 @@ def _is_outdated(record: Record, which: str, source: str) -> bool:
     if which == "stale":
         return record["source"] != source
     return which == "all" or record["status"] == "failed"
+
+
+def rerun_path(plan_store: Store) -> Path:
+    """Where a rerun that is under way keeps what it was to make again; beside the plan."""
+    return plan_store.root / "records" / f"{plan_store.table}.rerun.json"
+
+
+def write_rerun(plan_store: Store, which: str, again: Outdated) -> None:
+    """Keeps what a rerun is to make again, so that the same command goes on if it is stopped.
+
+    Those that are stale need no file: what was made again is stale no more.
+    """
+    if which == "stale":
+        return
+    write_json_atomic(rerun_path(plan_store), {"which": which, "digests": dict(again)})
+
+
+def left_of_rerun(plan: Plan, store: Store, plan_store: Store, which: str) -> dict[str, str] | None:
+    """What a rerun of this kind that was stopped has not made again yet, as `outdated`.
+
+    None if none was stopped, or its file cannot be used.
+
+    Args:
+        plan: its cells.
+        store: their records.
+        plan_store: where the plan lies.
+        which: one of `RERUNS`.
+    """
+    if plan.debug:
+        return None
+    try:
+        kept = json.loads(rerun_path(plan_store).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    digests = kept.get("digests") if isinstance(kept, dict) else None
+    if not isinstance(digests, dict) or kept.get("which") != which:
+        return None
+    now = outdated(plan, store, "all")
+    return {key: value for key, value in now.items() if digests.get(key) == value}
 
 
 def missing_stacks(plan: Plan, store: Store, again: Outdated | None = None) -> list[Stack]:

@@ -233,13 +233,24 @@ class Store:
             f"{problem}; {aside.name} keeps it, and its run is made again" for problem in problems
         ]
 
-    def pack(self, keys: Iterable[str]) -> Path:
-        """Writes the records of these keys, and no others, as the packed table; deletes nothing.
+    def pack(self, keys: Iterable[str], others: bool = False) -> Path:
+        """Writes the records of these keys as the packed table; deletes no file of its own.
+
+        The table is claimed meanwhile, so whoever calls this must not have claimed `lock_path`.
+
+        Args:
+            keys: those of the records.
+            others: whether the records that are packed already stay, too.
 
         Raises:
             UserError: some of the keys have no record, or the folder cannot be written.
         """
-        wanted = set(keys)
+        with files.claim(self.lock_path, files.silently):
+            packed = {record["key"] for record in self.packed()} if others else set()
+            return self._write_pack(packed.union(keys))
+
+    def _write_pack(self, wanted: set[str]) -> Path:
+        """Writes the records of these keys, and no others, as the packed table."""
         records = [record for record in self.read() if record["key"] in wanted]
         absent = sorted(wanted - {record["key"] for record in records})
         if absent:
