@@ -96,7 +96,6 @@ PLAIN: dict[str, dict[str, str]] = {
         "6 GB of disk": "the size of an installation",
         "e.g. 0.87 and 0.83; with 0 in place of 100, 0.60 and 0.97": "run by test_readme.py",
         "took 75 s on two free cores": "a time, on the machine of development",
-        "about 25 minutes on 2 cores": "a time to expect, on the machine of development",
     },
     "docs/design.md": {
         "95 % interval": "a definition",
