@@ -12,6 +12,8 @@ from tlresearch import families, own, schema, yamlfile
 from tlresearch.backbones import BACKBONES, foreign, timm_models
 from tlresearch.data import catalogue
 from tlresearch.errors import UserError
+from tlresearch.experiment import Header
+from tlresearch.selection import Select
 from tlresearch.training.settings import Train
 
 
@@ -67,7 +69,11 @@ def describe(name: str) -> str:
     Raises:
         UserError: nothing has that name; the nearest are in its text.
     """
-    known: dict[str, tuple[str, type]] = {"train": ("settings of training", Train)}
+    known: dict[str, tuple[str, type]] = {
+        "experiment": ("the keys of an experiment file", Header),
+        "select": ("section of an experiment file", Select),
+        "train": ("settings of training", Train),
+    }
     known |= {key: ("backbone", kind) for key, kind in BACKBONES.items()}
     for family in families.FAMILIES:
         protocol = families.protocol(family)

@@ -1,12 +1,12 @@
 """What a table leaves behind: Markdown, CSV, LaTeX, figures and the packed records."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from tlresearch.experiment import Experiment
 from tlresearch.files import claim, silently, write_text_atomic
+from tlresearch.launch.naming import output_name
 from tlresearch.launch.plan import Plan
 from tlresearch.launch.tuning_notes import tuning_of
 from tlresearch.launch.waiting import records_by_key, sources_of
@@ -16,15 +16,6 @@ from tlresearch.results.store import Record, Store
 from tlresearch.results.sweep_figure import sweep_figure, swept_number
 from tlresearch.results.tables import to_csv, to_latex, to_markdown
 from tlresearch.variations import heading
-
-
-def output_name(experiment: Experiment) -> str:
-    """Name of the files: the table's; with overrides also their hash, so nothing is overwritten."""
-    name = experiment.outputs or experiment.name
-    if not experiment.overrides:
-        return name
-    text = "\n".join(sorted(experiment.overrides))
-    return f"{name}+{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def records_of(plan: Plan, store: Store) -> list[Record]:

@@ -15,7 +15,12 @@ from tlresearch.variations import heading, short
 
 
 def plan_text(
-    experiment: Experiment, plan: Plan, waiting: list[Stack], again: int = 0, why: str | None = None
+    experiment: Experiment,
+    plan: Plan,
+    waiting: list[Stack],
+    again: int = 0,
+    why: str | None = None,
+    stale: int = 0,
 ) -> str:
     """How many runs there are, how many are done, and how the rest will run.
 
@@ -25,15 +30,17 @@ def plan_text(
         waiting: those that are to be run.
         again: how many finished runs are made again.
         why: what `--rerun` was given.
+        stale: how many finished runs were made by other code, and stay.
     """
+    old = f", {stale} of them by other code (stale; --rerun stale)" if stale else ""
     name = experiment.outputs or experiment.name
     total = sum(len(stack.keys) for stack in plan.stacks)
     left = sum(len(stack.keys) for stack in waiting)
     largest = max((len(stack.keys) for stack in waiting), default=0)
     if not waiting:
-        return f"{name}: {total} runs, all done."
+        return f"{name}: {total} runs, all done{old}."
     lines = [
-        f"{name}: {total} runs, {total - left} done, {left} to do, "
+        f"{name}: {total} runs, {total - left} done{old}, {left} to do, "
         f"in {len(waiting)} stacks of up to {largest} seeds, "
         f"on {plan.device} with {plan.threads} threads"
         + (f" in each of {plan.processes} processes." if plan.processes > 1 else ".")

@@ -31,8 +31,8 @@ from tlresearch.launch.waiting import (
 )
 from tlresearch.results import tables
 from tlresearch.results.store import Store
+from tlresearch.training import device as devices
 from tlresearch.training import distributed
-from tlresearch.training.device import choose_device, prepare_process
 from tlresearch.training.distributed import Processes
 
 
@@ -79,8 +79,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _join(options: argparse.Namespace) -> int:
-    device = choose_device(options.device)
-    prepare_process(options.threads)
+    device = devices.choose_device(options.device)
+    devices.prepare_process(options.threads)
     processes = distributed.join(device)
     try:
         return _run(Desk(options, processes.device(device), processes))
@@ -163,7 +163,8 @@ def _work(desk: Desk, experiment: Experiment) -> Plan:
         if desk.is_main:
             for note in made.notes:
                 notice(note)
-            text = progress.plan_text(experiment, made, waiting, len(again), options.rerun)
+            stale = 0 if options.rerun else len(outdated(made, store, "stale"))
+            text = progress.plan_text(experiment, made, waiting, len(again), options.rerun, stale)
             print(text, flush=True)
             if options.dry_run and not experiment.outputs:  # a selection's are its table's
                 print(progress.details(experiment, options.data))
@@ -265,6 +266,12 @@ def _load(options: argparse.Namespace, device: torch.device) -> Experiment:
     experiment = experiments.load(options.file, options.overrides)
     if not options.best:
         return experiment
+    for override in options.overrides:
+        if override.strip().startswith("select"):
+            raise UserError(
+                f"argument '{override}': --best takes what {options.file} has chosen; leave --best "
+                "out to choose anew"
+            )
     selection = tuning.selection_of(experiments.load(options.file))
     store = Store(options.results, selection.name)
     plan_store = Store(options.results, output_name(selection))

@@ -3,6 +3,7 @@
 import math
 
 from tlresearch.experiment import Experiment
+from tlresearch.launch.naming import overrides_suffix
 from tlresearch.results.formats import metric_format
 from tlresearch.results.rows import Tuning, cell_name
 from tlresearch.selection import Choice, Chosen, grid_of
@@ -23,10 +24,10 @@ def tuning_of(experiment: Experiment) -> Tuning | None:
             continue
         costs[variant.method, variant.setting] = (row.runs, row.seconds)
         mean = next(tried.mean for tried in row.tried if tried.values == row.values)
-        name = cell_name(variant.method, variant.setting)
+        name = cell_name(row.method, row.setting)
         notes.append(f"Chosen for {name}: {_what(row, list(keys))} ({_held_out(choice, mean)}).")
         notes += edges(row, list(keys))
-    return Tuning(costs, tuple(notes))
+    return Tuning(costs, tuple(dict.fromkeys(notes)))  # several rows may share a choice
 
 
 def edges(row: Chosen, keys: list[str]) -> list[str]:
@@ -54,13 +55,15 @@ def warnings(choice: Choice) -> list[str]:
 def _how(experiment: Experiment, choice: Choice) -> str:
     """By what the values were chosen, and what the column says."""
     form = metric_format(choice.metric)
-    earlier = " (before these overrides)" if "--best" in experiment.overrides else ""
+    best = "--best" in experiment.overrides
+    earlier = " (by the file without these overrides)" if best else ""
+    suffix = "" if best else overrides_suffix(experiment)
     return (
         f"Tuned{earlier} by the {form.best} of {form.label} on {choice.validation:g} of the "
         "training data, held out, with seeds of its own "
         f"({', '.join(map(str, choice.seeds))}). tuning: number of runs that it took, and their "
         "time; a run's time is its stack's divided by the number of its runs. 0: not tuned. "
-        f"All means: the table {experiment.name}_selection."
+        f"All means: the table {experiment.name}_selection{suffix}."
     )
 
 
