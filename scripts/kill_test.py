@@ -12,7 +12,6 @@ attempts work on the table at once, and each is killed at a moment of its own.
 
 import argparse
 import functools
-import hashlib
 import json
 import os
 import random
@@ -21,11 +20,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import matplotlib.figure  # noqa: F401, what a run imports late, here before the forks
 import torch._dynamo  # noqa: F401, likewise
+from safetensors.torch import load_file
 
 from tlresearch import cli
 from tlresearch.continual import protocol
@@ -71,7 +72,8 @@ def main() -> int:
             longest = span / min(left, 5) * options.processes
             kills += make_with_kills(file, results, moments, longest, left, options.processes)
             problems += differences(expected, records_in(results)) + leftovers(results)
-    print(f"{kills.total()} kills over {rounds} tables of {len(expected)} runs; {span:.1f} s each")
+    runs = len(expected) // 2  # each has a record and weights
+    print(f"{kills.total()} kills over {rounds} tables of {runs} runs; {span:.1f} s each")
     print("".join(f"  {number} {where}\n" for where, number in kills.most_common()), end="")
     print("\n".join(problems) or "all records equal those of the uninterrupted run")
     return 1 if problems else 0
@@ -153,9 +155,11 @@ def place_of(results: Path) -> str:
 
 
 def records_in(results: Path) -> dict[str, Any]:
-    """The records by file name, without what differs from run to run; and the weights' hashes."""
+    """The records by file name, without what differs from run to run; and the weights."""
     found: dict[str, Any] = {
-        str(path.relative_to(results)): {"SHA-256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        str(path.relative_to(results)): {
+            k: sha256(w.numpy().tobytes()).hexdigest() for k, w in load_file(path).items()
+        }
         for path in sorted(results.rglob("seed*.safetensors"))
     }
     for path in sorted(results.rglob("seed*.json")):

@@ -113,7 +113,10 @@ def test_best_tunes_nothing_and_has_a_table_of_its_own(command: Command, ran):
     ran.clear()
     code, out, _ = command("run", "--best", "train.steps=4,5")
     assert code == 0 and [stack[:2] for stack in ran] == [("test", [0])] * 2
-    assert "# Tiny (train.steps=4,5, --best)" in out and "Tuned (before these overrides)" in out
+    assert (
+        "# Tiny (train.steps=4,5, --best)" in out
+        and "Tuned (by the file without these overrides)" in out
+    )
     assert {name: command.written()[name] for name in before} == before
     code, out, _ = command("run", "train.steps=4")  # tunes anew
     assert ran[2][:2] == ("validation", [100, 100])
@@ -187,7 +190,7 @@ def test_best_is_refused_where_a_reported_seed_chose(command: Command):
     for name in ("run", "table"):
         code, out, err = command(name, *words)
         assert (code, out, err.count("\n")) == (2, "", 1)
-        assert "its values were chosen with 100 of 'seeds'; report other seeds than 100" in err
+        assert "argument 'select.seeds=[7]': --best takes what" in err
     assert command.written() == before
 
 
