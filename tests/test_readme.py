@@ -190,8 +190,9 @@ def test_every_pack_of_records_is_printed_as_a_table():
     packs = {path.relative_to("records").with_suffix("").as_posix() for path in PACKS}
     assert packs == {tables()[name].name for name in TABLES}
     assert set(TABLES) == {name for name, made in tables().items() if made.name in packs}
-    for name in TABLES:
-        assert Path("records", f"{name}.plan.json") in COMMITTED
+    for name in TABLES:  # a selection that found all its runs in another table planned nothing
+        planned = Path("records", f"{name}.plan.json") in COMMITTED
+        assert planned or tables()[name].name != name
 
 
 def test_every_committed_choice_is_a_function_of_its_records():
