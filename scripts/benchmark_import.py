@@ -7,7 +7,7 @@ and, as its last line, one JSON object of seconds:
 - `torch`: `import torch` alone (median).
 - `MODULE.beyond`: what importing the module takes after it (median).
 
-Run: python scripts/benchmark_import.py [--repeats N]
+Run: python scripts/benchmark_import.py [--quick] [--repeats N]
 """
 
 import argparse
@@ -54,7 +54,9 @@ def main() -> None:
     """Times each module `--repeats` times, in turn."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7, help="processes a module (default: 7)")
-    repeats = max(1, parser.parse_args().repeats)
+    parser.add_argument("--quick", action="store_true", help="two processes a module")
+    options = parser.parse_args()
+    repeats = 2 if options.quick else max(1, options.repeats)
     seconds(MODULES[0])  # compiles bytecode and fills the file cache
     torch: list[float] = []
     beyond: dict[str, list[float]] = {module: [] for module in MODULES}
