@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import Command
 
 import tlresearch
 from tlresearch import cli
@@ -36,27 +37,9 @@ def ordinary_process(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("TLRESEARCH_DATA", raising=False)
 
 
-class Command:
-    """The command in this process, on one experiment file and one results folder."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.file, self.results, self.capsys = folder / "tiny.yaml", folder / "results", capsys
-        self.file.write_text(BASE)
-
-    def __call__(self, command: str, *words: str) -> tuple[int, str, str]:
-        code = cli.main([command, str(self.file), *words, "--results", str(self.results)])
-        out = self.capsys.readouterr()
-        return code, out.out, out.err
-
-    def listing(self) -> dict[str, int]:
-        """What lies in the results folder, and when it was written."""
-        paths = self.results.rglob("*")
-        return {str(p.relative_to(self.results)): p.stat().st_mtime_ns for p in paths}
-
-
 @pytest.fixture
 def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(tmp_path, capsys)
+    return Command(tmp_path, capsys, BASE)
 
 
 def process(

@@ -4,8 +4,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from commands import Command
 
-from tlresearch import cli
 from tlresearch.continual import protocol
 from tlresearch.results import figures
 from tlresearch.results.store import Store
@@ -23,29 +23,12 @@ seeds: [0]
 """
 
 
-class Command:
-    """The command on one experiment file and one results folder."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.file, self.results, self.capsys = folder / "tiny.yaml", folder / "results", capsys
-        self.file.write_text(FILE)
-
-    def __call__(self, command: str, *words: str) -> tuple[int, str, str]:
-        code = cli.main([command, str(self.file), *words, "--results", str(self.results)])
-        out = self.capsys.readouterr()
-        return code, out.out, out.err
-
-    def written(self) -> dict[str, bytes]:
-        paths = (path for path in self.results.rglob("*") if path.is_file())
-        return {str(path.relative_to(self.results)): path.read_bytes() for path in paths}
-
-
 @pytest.fixture
 def command(tmp_path: Path, capsys, monkeypatch) -> Command:
     monkeypatch.setattr(device, "prepare_process", lambda threads=None: None)
     for name in ("accuracy_matrix_figure", "forgetting_curve_figure"):  # slow, and not of interest
         monkeypatch.setattr(figures, name, lambda matrices, path: None)
-    return Command(tmp_path, capsys)
+    return Command(tmp_path, capsys, FILE)
 
 
 @pytest.fixture

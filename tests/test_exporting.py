@@ -35,10 +35,11 @@ def run(*overrides: str, results: str = "results", weights: bool = True) -> None
     file = Path("tiny.yaml")
     file.write_text(BASE)
     made = experiment.load(file, list(overrides))
-    store = Store(Path(results), outputs.output_name(made))
-    planned = plan.make_plan(made, store, torch.device("cpu"))
-    plan.write_plan(planned, store)
-    local.run(made, planned, Store(Path(results), made.name), torch.device("cpu"), weights=weights)
+    plan_store = Store(Path(results), outputs.output_name(made))
+    planned = plan.make_plan(made, plan_store, torch.device("cpu"))
+    plan.write_plan(planned, plan_store)
+    store = Store(Path(results), made.name)
+    local.run(local.Work(made, planned, store, torch.device("cpu"), weights=weights))
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_the_command_keeps_none_if_told_so(here, monkeypatch):
     """`--no-weights`."""
     told = []
     monkeypatch.setattr(device, "prepare_process", lambda threads=None: None)
-    monkeypatch.setattr(local, "run", lambda *args, weights, **more: told.append(weights))
+    monkeypatch.setattr(local, "run", lambda work, again: told.append(work.weights))
     words = ["run", "tiny.yaml", "seeds=[7]", "settings={}"]
     assert cli.main(words) == 0 and cli.main([*words, "--no-weights"]) == 0
     assert told == [True, False]

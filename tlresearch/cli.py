@@ -77,34 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tlresearch {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser(
-        "run", help="run what an experiment file still lacks, print its table"
-    )
-    _add_experiment(run)
-    run.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    run.add_argument("--threads", type=_positive, help="CPU threads (default: torch's choice)")
-    run.add_argument(
-        "--stream",
-        choices=["auto", "always", "never"],
-        default="auto",
-        help="keep images in host memory; auto: where they exceed half of the GPU's free memory",
-    )
-    run.add_argument("--dry-run", action="store_true", help="show the plan and stop")
-    run.add_argument(
-        "--rerun",
-        choices=["stale", "failed", "all"],
-        help="make finished runs again: those of older code, those that failed, or all",
-    )
-    _add_best(run)
-    run.add_argument(
-        "--track",
-        action="append",
-        default=[],
-        choices=["wandb", "tensorboard"],
-        help="also tell a tracker of each run (may be given twice); wandb is offline by default",
-    )
-    run.add_argument("--no-weights", action="store_true", help="do not keep final weights")
-    run.set_defaults(command=_run)
+    _add_run(commands)
     table = commands.add_parser("table", help="print the table of an experiment from its records")
     _add_experiment(table)
     _add_best(table)
@@ -135,6 +108,37 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(data)
     data.set_defaults(command=_data)
     return parser
+
+
+def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    run = commands.add_parser(
+        "run", help="run what an experiment file still lacks, print its table"
+    )
+    _add_experiment(run)
+    run.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    run.add_argument("--threads", type=_positive, help="CPU threads (default: torch's choice)")
+    run.add_argument(
+        "--stream",
+        choices=["auto", "always", "never"],
+        default="auto",
+        help="keep images in host memory; auto: where they exceed half of the GPU's free memory",
+    )
+    run.add_argument("--dry-run", action="store_true", help="show the plan and stop")
+    run.add_argument(
+        "--rerun",
+        choices=["stale", "failed", "all"],
+        help="make finished runs again: those of older code, those that failed, or all",
+    )
+    _add_best(run)
+    run.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        choices=["wandb", "tensorboard"],
+        help="also tell a tracker of each run (may be given twice); wandb is offline by default",
+    )
+    run.add_argument("--no-weights", action="store_true", help="do not keep final weights")
+    run.set_defaults(command=_run)
 
 
 def _add_experiment(parser: argparse.ArgumentParser) -> None:

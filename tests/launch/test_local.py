@@ -50,7 +50,7 @@ class Bench:
 
     def run(self, *overrides: str, reporter: local.Reporter | None = None) -> list[dict]:
         made, planned = self.load(*overrides)
-        local.run(made, planned, self.store, CPU, reporter=reporter)
+        local.run(local.Work(made, planned, self.store, CPU, reporter=reporter or local.Reporter()))
         return outputs.records_of(planned, self.store)
 
     def table(self, *overrides: str):

@@ -34,7 +34,8 @@ def test_a_stack_that_another_process_runs_is_left_to_it_and_waited_for(table, r
         asked.set()
 
     def work() -> None:
-        local.run(made, planned, store, torch.device("cpu"), reporter=local.Reporter(wait=wait))
+        reporter = local.Reporter(wait=wait)
+        local.run(local.Work(made, planned, store, torch.device("cpu"), reporter=reporter))
 
     thread = threading.Thread(target=work)
     with claim(lock):

@@ -47,7 +47,7 @@ def run(folder: Path, *names: str) -> list[dict[str, Any]]:
     store = Store(folder / "results", made.name)
     planned = plan.make_plan(made, store, torch.device("cpu"))
     with trackers.following(list(names), made.name, store.root, Reporter()) as reporter:
-        local.run(made, planned, store, torch.device("cpu"), reporter=reporter)
+        local.run(local.Work(made, planned, store, torch.device("cpu"), reporter=reporter))
     return store.read()
 
 

@@ -61,45 +61,25 @@ class Work:
     """Whether images stay on the host; None: where they are too large for the device."""
 
 
-def run(
-    experiment: Experiment,
-    plan: Plan,
-    store: Store,
-    device: torch.device,
-    root: Path | None = None,
-    reporter: Reporter | None = None,
-    again: Outdated | None = None,
-    weights: bool = True,
-    processes: Processes = ALONE,
-    streamed: bool | None = None,
-) -> None:
+def run(work: Work, again: Outdated | None = None) -> None:
     """Runs what has no record yet; writes one record for each cell, and its weights if wanted.
 
     Stacks that somebody else has claimed are left to them and waited for at the end; what they
     have not done by then is run here.
 
     Args:
-        experiment: the table.
-        plan: its stacks.
-        store: where the records go.
-        device: where it runs.
-        root: data root; None: where the environment says.
-        reporter: told how far the work is.
+        work: what is run, and how.
         again: records that are made again, by `outdated`.
-        weights: whether final weights are kept beside the records.
-        processes: those that train each stack together.
-        streamed: whether images stay on the host; None: where they are too large for the device.
 
     Raises:
         UserError: something cannot be written; what is done stays done.
         KeyboardInterrupt: with notes that say what is kept of the stack under way.
     """
     again = again or {}
+    plan, store, processes = work.plan, work.store, work.processes
     torch.set_num_threads(plan.threads)
     # Before the work: an edit while it goes on is not what the records are made by.
     sources = {stack.keys: sources_of(stack.cells[0].config) for stack in plan.stacks}
-    reporter = reporter or Reporter()
-    work = Work(experiment, plan, store, device, root, reporter, weights, processes, streamed)
     try:
         for patient in (True,) if plan.debug else (False, True):
             for stack in _agreed(plan.stacks, missing_stacks(plan, store, again), processes):

@@ -10,6 +10,7 @@ from tlresearch.data import catalogue
 from tlresearch.experiment import Experiment, plain_config
 from tlresearch.launch.local import Reporter
 from tlresearch.launch.plan import Plan, Stack
+from tlresearch.launch.waiting import RERUNS
 from tlresearch.selection import grid_of
 from tlresearch.variations import heading, short
 
@@ -46,9 +47,7 @@ def plan_text(
         + (f" in each of {plan.processes} processes." if plan.processes > 1 else ".")
     ]
     if why and again:
-        lines.append(
-            f"  {again} finished runs are made again {RERUN_REASONS[why]}; stacks run whole"
-        )
+        lines.append(f"  {again} finished runs are made again {RERUNS[why]}; stacks run whole")
     undone = {key for stack in waiting for key in stack.keys}
     for label in experiment.method_labels:
         own = {key for key, cell in plan.cells if cell.method == label}
@@ -108,13 +107,6 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif key != "kind":
             flat[prefix + key] = value
     return flat
-
-
-RERUN_REASONS = {
-    "stale": "(stale: made by other code)",
-    "failed": "(failed: their loss was not finite)",
-    "all": "(all of them)",
-}
 
 
 @contextmanager

@@ -185,17 +185,13 @@ def _work(desk: Desk, experiment: Experiment) -> Plan:
     with processes.alike():
         made = made if desk.is_main else desk.plan(experiment)
     with _reporting(desk, experiment, made, missing_stacks(made, store, again)) as reporter:
+        streamed = {"auto": None, "always": True, "never": False}[options.stream]
+        keep, root = not options.no_weights, options.data
         local.run(
-            experiment,
-            made,
-            store,
-            desk.device,
-            options.data,
-            reporter,
+            local.Work(
+                experiment, made, store, desk.device, root, reporter, keep, processes, streamed
+            ),
             again,
-            weights=not options.no_weights,
-            processes=processes,
-            streamed={"auto": None, "always": True, "never": False}[options.stream],
         )
     if desk.is_main:
         _forget_rerun(desk, experiment, made, again)
@@ -273,13 +269,19 @@ def _load(options: argparse.Namespace, device: torch.device) -> Experiment:
                 "out to choose anew"
             )
     selection = tuning.selection_of(experiments.load(options.file))
-    store = Store(options.results, selection.name)
-    plan_store = Store(options.results, output_name(selection))
     if experiment.overrides:
         words = (*experiment.overrides, "--best")
         experiment = dataclasses.replace(experiment, overrides=words)
-    made = make_plan(selection, plan_store, device)
-    return tuning.with_choice(experiment, tuning.read_choice(selection, made, store))
+    choice = tuning.read_choice(selection, *_plan_and_store(options, selection, device))
+    return tuning.with_choice(experiment, choice)
+
+
+def _plan_and_store(
+    options: argparse.Namespace, experiment: Experiment, device: torch.device
+) -> tuple[Plan, Store]:
+    """The plan of an experiment that is only read, and the store of its records."""
+    plan_store = Store(options.results, output_name(experiment))
+    return make_plan(experiment, plan_store, device), Store(options.results, experiment.name)
 
 
 def table(options: argparse.Namespace) -> int:
@@ -288,12 +290,10 @@ def table(options: argparse.Namespace) -> int:
     experiment = _load(options, device)
     if experiment.header.select and experiment.choice is None:
         selection = tuning.selection_of(experiment)
-        store = Store(options.results, selection.name)
-        made = make_plan(selection, Store(options.results, output_name(selection)), device)
+        made, store = _plan_and_store(options, selection, device)
         choice = tuning.choose(selection, made, records_of(made, store))
         experiment = tuning.with_choice(experiment, choice)
-    store = Store(options.results, experiment.name)
-    made = make_plan(experiment, Store(options.results, output_name(experiment)), device)
+    made, store = _plan_and_store(options, experiment, device)
     writer = {"md": tables.to_markdown, "csv": tables.to_csv, "latex": tables.to_latex}
     print(writer[options.format](table_of(experiment, records_of(made, store))), end="")
     return 0

@@ -185,16 +185,9 @@ def with_choice(experiment: Experiment, choice: Choice) -> Experiment:
     """The experiment with the chosen values in its cells.
 
     Raises:
-        UserError: a method that is tuned has no choice, or none for one of its keys; or a seed of
-            the table took part in the choice.
+        UserError: a method that is tuned has no choice, or none for one of its keys.
     """
     select, where = _select(experiment), str(experiment.path)
-    shared = sorted(set(choice.seeds) & set(experiment.header.seeds))
-    if shared:
-        raise UserError(
-            f"{where}: its values were chosen with {', '.join(map(str, shared))} of 'seeds'; "
-            f"report other seeds than {', '.join(map(str, choice.seeds))}"
-        )
     variants = []
     for variant in experiment.variants:
         grid = grid_of(select, variant.method)

@@ -10,8 +10,12 @@ from tlresearch.launch.plan import Plan, Stack
 from tlresearch.results.provenance import source_hash
 from tlresearch.results.store import Record, Store, digest, write_json_atomic
 
-RERUNS = ("stale", "failed", "all")
-"""What `--rerun` takes: records made by other code, records of stopped seeds, every record."""
+RERUNS = {
+    "stale": "(stale: made by other code)",
+    "failed": "(failed: their loss was not finite)",
+    "all": "(all of them)",
+}
+"""What `--rerun` takes, and which runs that makes again, in words."""
 
 Outdated = Mapping[str, str]
 """Digest, by key, of the records that are to be made again; they stay until they are replaced."""
