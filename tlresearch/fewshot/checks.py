@@ -3,9 +3,9 @@
 from tlresearch.data import class_tables
 from tlresearch.data.episodes import check_sizes
 from tlresearch.errors import UserError
+from tlresearch.fewshot.batches import episode_sizes
 from tlresearch.fewshot.method import FewShotMethod
 from tlresearch.fewshot.settings import FewShotSettings
-from tlresearch.fewshot.trained import episode_sizes
 from tlresearch.training.settings import Train
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from tlresearch import own
 from tlresearch.errors import UserError
 from tlresearch.fewshot import METHODS, checks, trained
+from tlresearch.fewshot.batches import episode_sizes
 from tlresearch.fewshot.evaluation import evaluate
 from tlresearch.fewshot.method import FewShotMethod
 from tlresearch.fewshot.settings import FewShotSettings
@@ -155,7 +156,7 @@ class _Journey:
         method = self.run.method
         if method.trains_on == "classes":
             return self.run.train.batch_size
-        ways, shots, queries = trained.episode_sizes(self.run.benchmark, method)
+        ways, shots, queries = episode_sizes(self.run.benchmark, method)
         return method.tasks * ways * (shots + queries)
 
     def place(self, step: int) -> dict[str, Any]:
@@ -282,5 +283,5 @@ def metrics_of(values: Tensor, regression: bool) -> dict[str, float]:
 def training_source(run: StackRun) -> str:
     """Hash of the code that trains a run's networks."""
     kinds = (type(run.method).__module__, type(run.backbone).__module__)
-    modules = (*kinds, "tlresearch.training.stage", "tlresearch.fewshot.tasks")
+    modules = (*kinds, "tlresearch.training.stage", "tlresearch.fewshot.batches")
     return source_hash(modules, own.sources(run))

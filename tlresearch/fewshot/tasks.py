@@ -1,7 +1,7 @@
 """What a few-shot run trains on and is measured on: images by class, or sinusoids."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,17 +11,14 @@ from torch import Tensor
 from tlresearch.data import catalogue
 from tlresearch.data.class_sets import ClassSet, ClassSplits, class_splits
 from tlresearch.data.class_tables import facts
-from tlresearch.data.episodes import EpisodeBatches, Pool, evaluation_keys
-from tlresearch.data.sampler import EpochSampler
+from tlresearch.data.episodes import Pool, evaluation_keys
+from tlresearch.fewshot.batches import Batch, episode_sizes, training_batches
 from tlresearch.fewshot.evaluation import CHUNK, EvaluationSet, ImageEpisodes
 from tlresearch.fewshot.method import FewShotMethod
 from tlresearch.fewshot.settings import FewShotSettings
-from tlresearch.fewshot.trained import episode_sizes
 from tlresearch.functional import random
 from tlresearch.training.settings import Train
 from tlresearch.training.tree import Tree
-
-Batch = Callable[[int], tuple[Tensor | None, ...]]
 
 
 @dataclass
@@ -65,10 +62,7 @@ class ImageTasks:
     def training(self, method: FewShotMethod, train: Train, seeds: list[int]) -> Batch:
         """The training batches by step."""
         pool = Pool.of(self.splits.train, self.device)
-        if method.trains_on == "classes":
-            return ClassBatches(pool, seeds, train, self.scale).batch
-        ways, shots, queries = episode_sizes(self.benchmark, method)
-        return EpisodeBatches(pool, seeds, ways, shots, queries, method.tasks, self.scale).batch
+        return training_batches(pool, self.benchmark, method, train, seeds, self.scale)
 
     def batches(
         self, samples: int | None = None, multiple: int = 1
@@ -106,29 +100,6 @@ class ImageTasks:
         samples = settings.shots + settings.queries
         indices = pool.draw(keys, settings.ways, samples)
         return ImageEpisodes(pool, indices, settings.shots, self.scale)
-
-
-class ClassBatches:
-    """Batches of images and their classes for S seeds, by step; each epoch is shuffled anew."""
-
-    def __init__(self, pool: Pool, seeds: list[int], train: Train, scale: Tensor) -> None:
-        """Draws nothing yet."""
-        self.pool, self.scale = pool, scale
-        self.classes = torch.repeat_interleave(
-            torch.arange(pool.classes, device=pool.first.device), pool.count
-        )
-        sizes = [len(pool.images)] * len(seeds)
-        self.sampler = EpochSampler(seeds, sizes, train.batch_size, "images of all classes")
-        self.first, self.block = 0, torch.empty(0)
-
-    def batch(self, step: int) -> tuple[Tensor | None, ...]:
-        """(x, y, None) of a step: (S, B, …) and (S, B)."""
-        steps = self.sampler.block_steps
-        if not len(self.block) or step // steps * steps != self.first:
-            self.first = step // steps * steps
-            self.block = self.sampler.block(self.first, steps).to(self.classes.device)
-        places = self.block[step - self.first]
-        return self.pool.gather(places, self.scale), self.classes[places], None
 
 
 def load_splits(
