@@ -1,0 +1,1 @@
+"""Stub of METRIC's worktree; main's replaces it."""
