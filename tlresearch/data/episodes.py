@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -10,3 +11,11 @@ class Episodes(NamedTuple):
     query_x: Tensor
     support_y: Tensor | None = None
     query_y: Tensor | None = None
+
+    @property
+    def sizes(self):
+        return self.support_x.shape[1], self.support_x.shape[2], self.query_x.shape[2]
+
+
+def labels(ways, each, device=None):
+    return torch.arange(ways, device=device).repeat_interleave(each)
