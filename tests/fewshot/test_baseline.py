@@ -1,6 +1,7 @@
 """Baseline: its head by torch's own optimiser in a plain loop."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def labelled(seed: int) -> Labelled:
 def test_equals_a_loop_with_torchs_optimiser(head):
     support, query = features()
     net = nn.Linear(5, 3).double()
-    nn.init.zeros_(net.weight), nn.init.zeros_(net.bias)
+    net.load_state_dict({"weight": torch.zeros(3, 5), "bias": torch.zeros(3)})
     optimizer = torch.optim.SGD(
         net.parameters(), head.lr, head.momentum, head.dampening, head.weight_decay
     )
@@ -89,7 +90,7 @@ def test_trains_a_classifier_of_all_classes():
 def test_an_episode_changes_nothing_but_its_own_head():
     """Weights and statistics of the network keep their bits, also where gradients are off."""
     method, batch = Baseline(), episodes(count=1)
-    net = method.networks(BACKBONE, (1, 4, 4), 3, seed=0).double().eval()
+    net: Any = method.networks(BACKBONE, (1, 4, 4), 3, seed=0).double().eval()
     before = copy.deepcopy(net.state_dict())
     one = type(batch)(batch.support_x[0], batch.query_x[0])
     with torch.no_grad():

@@ -35,8 +35,8 @@ def cosines(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 def test_head_equals_a_loop_with_torchs_optimiser():
     """From the means of normalised features; 2 is the factor of the authors' code for 5 ways."""
     support, query = features()
-    w = torch.stack([sum(x / x.norm() for x in shots) / 2 for shots in support])
-    w = w.clone().requires_grad_()
+    w = torch.stack([torch.stack([x / x.norm() for x in shots]).mean(0) for shots in support])
+    w = w.requires_grad_()
     optimizer = torch.optim.SGD([w], 0.01, momentum=0.9, dampening=0.9, weight_decay=1e-3)
     for _ in range(100):
         optimizer.zero_grad()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 from small_episodes import (
     F64,
     assert_maps,
@@ -12,7 +13,6 @@ from small_episodes import (
     features,
     generator,
 )
-from sklearn.linear_model import Ridge
 
 from tlresearch.backbones.mlp import MLP
 from tlresearch.fewshot.r2d2 import R2D2, ridge_weights
@@ -40,7 +40,8 @@ def test_scores_solve_the_normal_equations():
     support, query = features(ways=3, shots=2, dim=6)
     net = network()
     with torch.no_grad():
-        net.log_ridge.fill_(0.3), net.scale.fill_(-1.7), net.shift.fill_(0.9)
+        for parameter, value in ((net.log_ridge, 0.3), (net.scale, -1.7), (net.shift, 0.9)):
+            parameter.fill_(value)
     x = support.flatten(0, 1)
     one_hot = torch.tensor([[1, 0, 0]] * 2 + [[0, 1, 0]] * 2 + [[0, 0, 1]] * 2, dtype=F64)
     system = x.T @ x + net.log_ridge.detach().exp() * torch.eye(6, dtype=F64)

@@ -1,6 +1,7 @@
 """Relation networks: scores and loss by a loop over pairs of concatenated maps."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ SHAPE = (1, 16, 16)
 DIM = 2 * 4 * 4
 
 
-def network(seed: int = 0, method=METHOD):
+def network(seed: int = 0, method=METHOD) -> Any:
     return method.networks(BACKBONE, SHAPE, 3, seed).double()
 
 
