@@ -57,8 +57,9 @@ class Conv4Backbone(Backbone):
                 nn.Sequential(
                     nn.Conv2d(channels if block else inputs, channels, 3, padding=1),
                     BatchNorm2d(channels, track_running_stats=settings.statistics == "running"),
-                    nn.ReLU(),
+                    # Before ReLU, with which it commutes: a quarter of the work.
                     nn.MaxPool2d(2) if block < settings.pools else nn.Identity(),
+                    nn.ReLU(),
                 )
                 for block in range(_BLOCKS)
             )

@@ -27,6 +27,12 @@ class FewShotMethod(Method):
     """Whether it can learn a regression, such as the sinusoids."""
     classifies: ClassVar[bool] = True
     """Whether it can learn a classification."""
+    training_kind: ClassVar[str] = ""
+    """Methods with the same word and settings share their trainings; empty: the class's name."""
+    evaluation_fields: ClassVar[tuple[str, ...]] = ()
+    """Settings that training does not depend on."""
+    chunk: ClassVar[int] = 50
+    """Episodes that are predicted at once, a matter of memory and speed."""
     sees_task: ClassVar[bool] = False
     """Regression: whether an input also holds what describes its task (amplitude and phase)."""
 

@@ -5,7 +5,7 @@ arXiv:1703.05175. A class's prototype is the mean of its support features (eq. 1
 has the probability softmax(−d(z, cₖ)) (eq. 2), and the loss is −log of it (section 2.2).
 
 Differs from the paper: nothing with `distance: squared`, its choice; the others are for ablations.
-The authors train with more ways than they test with (60 in the paper's Omniglot runs): `train_ways`.
+The authors train with more ways than they test with, 60 on Omniglot: `train_ways`.
 """
 
 from dataclasses import dataclass
