@@ -1,5 +1,7 @@
 """R2-D2: ridge regression by scikit-learn and by its normal equations."""
 
+import math
+
 import pytest
 import torch
 from sklearn.linear_model import Ridge
@@ -40,25 +42,28 @@ def test_scores_solve_the_normal_equations():
     support, query = features(ways=3, shots=2, dim=6)
     net = network()
     with torch.no_grad():
-        for parameter, value in ((net.log_ridge, 0.3), (net.scale, -1.7), (net.shift, 0.9)):
+        for parameter, value in ((net.log_factor, 0.3), (net.factor, -1.7), (net.shift, 0.9)):
             parameter.fill_(value)
     x = support.flatten(0, 1)
     one_hot = torch.tensor([[1, 0, 0]] * 2 + [[0, 1, 0]] * 2 + [[0, 0, 1]] * 2, dtype=F64)
-    system = x.T @ x + net.log_ridge.detach().exp() * torch.eye(6, dtype=F64)
-    expected = -1.7 * query @ torch.linalg.inv(system) @ x.T @ one_hot + 0.9
+    system = x.T @ x + 0.5 * math.exp(0.3) * torch.eye(6, dtype=F64)
+    expected = 2 * -1.7 * query @ torch.linalg.inv(system) @ x.T @ one_hot + 0.9
     close(METHOD.compare(net, {}, support, query), expected, atol=1e-9)
 
 
 def test_training_starts_at_the_settings():
-    net = R2D2(ridge=3.0, scale=5.0).networks(BACKBONE, (1, 4, 4), 3, seed=0)
-    values = [net.log_ridge.exp().item(), net.scale.item(), net.shift.item()]
-    assert values == pytest.approx([3.0, 5.0, 0.0])
+    """λ₀ = 0.5 and α₀ = 2, which are no part of the networks: so a stack may hold several."""
+    support, query = features(ways=3, shots=2, dim=6)
+    x = support.flatten(0, 1)
+    one_hot = torch.eye(3, dtype=F64).repeat_interleave(2, 0)
+    expected = 2 * query @ ridge_weights(x, one_hot, 0.5)
+    close(METHOD.compare(network(R2D2(ridge=9.0)), {}, support, query), expected)
 
 
 def test_gradient_is_the_finite_difference():
     """Of λ, α, β and a weight of the network, through the linear system."""
     net, batch, step = network(), episodes(), 1e-6
-    names = ["log_ridge", "scale", "shift", "backbone.layers.0.weight"]
+    names = ["log_factor", "factor", "shift", "backbone.layers.0.weight"]
     parameters = dict(net.named_parameters())
     slopes = torch.autograd.grad(
         METHOD.loss(net, {}, batch).total, [parameters[name] for name in names]

@@ -12,6 +12,7 @@ random weights, so a prediction depends on the episode alone.
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ from tlresearch.training.tree import Tree
 @dataclass(frozen=True)
 class Baseline(ClassifierMethod):
     """Softmax regression on the frozen features of the support set."""
+
+    evaluation_fields: ClassVar[tuple[str, ...]] = ("head",)
 
     head: HeadTraining = field(default_factory=HeadTraining)
     """How the new head is trained."""

@@ -12,7 +12,7 @@ weights: a cosine with 0 has no gradient.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,36 +25,38 @@ from tlresearch.fewshot.classes import ClassifierMethod
 from tlresearch.fewshot.heads import HeadTraining, Weights
 from tlresearch.functional.distances import cosine_similarity
 from tlresearch.functional.losses import cross_entropy
+from tlresearch.training.method import Labelled, Loss
 from tlresearch.training.settings import Positive
 from tlresearch.training.tree import Tree
 
 
 class CosineClassifier(nn.Module):
-    """logits = s · cos(backbone(x), w_j).
+    """cos(backbone(x), w_j) for each class j.
 
     Args:
         backbone: gives the features.
-        classes: number of logits.
-        scale: s.
+        classes: how many.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, scale: float) -> None:
+    def __init__(self, backbone: Backbone, classes: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = nn.Linear(backbone.width, classes, bias=False)
-        self.scale = scale
 
     def features(self, x: Tensor) -> Float[Tensor, "batch width"]:
         """The feature vector of each image of the batch."""
         return self.backbone(x)
 
     def forward(self, x: Tensor) -> Float[Tensor, "batch classes"]:
-        return self.scale * cosine_similarity(self.features(x), self.head.weight)
+        return cosine_similarity(self.features(x), self.head.weight)
 
 
 @dataclass(frozen=True)
 class BaselinePP(ClassifierMethod):
     """A classifier by cosines, on the frozen features of the support set."""
+
+    training_kind: ClassVar[str] = "cosine classifier"
+    evaluation_fields: ClassVar[tuple[str, ...]] = ("test_scale", "head")
 
     scale: Positive = 10.0
     """Factor on the cosines in training, above 0."""
@@ -68,7 +70,12 @@ class BaselinePP(ClassifierMethod):
     ) -> CosineClassifier:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return CosineClassifier(backbone.build(shape), classes, self.scale)
+            return CosineClassifier(backbone.build(shape), classes)
+
+    def loss(self, networks: nn.Module, state: Tree, batch: Labelled) -> Loss:
+        """Mean cross-entropy of s cos(f(x), w_j) over the training classes, in nats."""
+        value = cross_entropy(self.scale * networks(batch.x), batch.y)
+        return Loss(value, {"cross_entropy": value})
 
     def compare(
         self,

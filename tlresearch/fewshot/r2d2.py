@@ -6,13 +6,12 @@ W = Xᵀ (XXᵀ + λI)⁻¹ Y, whose system has as many rows as the support set 
 α X'W + β. The loss is their cross-entropy; λ, α and β are learned with the network.
 
 Differs from the paper: the features are those of any backbone and not the paper's two concatenated
-last blocks. λ is learned through its logarithm, which keeps it above 0. λ = 50 and α = 10, where
-they start, are numbers of the authors' code for Omniglot; but that code adds a column of ones to X
-and divides X and Y by the root of their rows, so that its λ is worth `rows` times as much, and it
-learns λ only if asked to.
+last blocks. In λ = λ₀ eʳ, which stays above 0, and α = α₀ a the learned numbers are r and a, at
+first 0 and 1. λ₀ = 50 and α₀ = 10 are from the authors' code for Omniglot; but that code adds a
+column of ones to X and divides X and Y by the root of their rows, so that its λ is worth `rows`
+times as much, and it learns λ only if asked to.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,19 +39,13 @@ def ridge_weights(
 
 
 class RidgeHead(nn.Module):
-    """A backbone, and λ, α and β as parameters.
+    """A backbone, and r, a and β, which make λ = λ₀ eʳ and α = α₀ a."""
 
-    Args:
-        backbone: gives the features.
-        ridge: λ at the start.
-        scale: α at the start.
-    """
-
-    def __init__(self, backbone: nn.Module, ridge: float, scale: float) -> None:
+    def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
-        self.log_ridge = nn.Parameter(torch.tensor(math.log(ridge)))
-        self.scale = nn.Parameter(torch.tensor(scale))
+        self.log_factor = nn.Parameter(torch.tensor(0.0))
+        self.factor = nn.Parameter(torch.tensor(1.0))
         self.shift = nn.Parameter(torch.tensor(0.0))
 
 
@@ -61,15 +54,14 @@ class R2D2(MetricMethod):
     """The scores of a ridge regression from the support's features to its one-hot labels."""
 
     ridge: Positive = 50.0
-    """λ at the start of training, above 0; it is learned."""
+    """λ₀, where λ starts, above 0."""
     scale: Positive = 10.0
-    """α at the start of training, above 0; it is learned."""
+    """α₀, where α starts, above 0."""
 
     def networks(
         self, backbone: Any, shape: tuple[int, int, int], classes: int, seed: int
     ) -> RidgeHead:
-        plain = super().networks(backbone, shape, classes, seed)
-        return RidgeHead(plain, self.ridge, self.scale)
+        return RidgeHead(super().networks(backbone, shape, classes, seed))
 
     def embed(self, networks: RidgeHead, x: Tensor) -> Float[Tensor, "batch dim"]:
         return networks.backbone(x)
@@ -87,8 +79,8 @@ class R2D2(MetricMethod):
         with torch.autocast(support.device.type, enabled=False):
             x, queries = (_at_least_float32(z) for z in (support.flatten(0, 1), query))
             one_hot = torch.eye(ways).to(x).repeat_interleave(shots, 0)
-            weights = ridge_weights(x, one_hot, networks.log_ridge.exp())
-            return networks.scale * (queries @ weights) + networks.shift
+            weights = ridge_weights(x, one_hot, self.ridge * networks.log_factor.exp())
+            return self.scale * networks.factor * (queries @ weights) + networks.shift
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ its cost: maps are fewer than pairs.
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -96,6 +96,8 @@ class EmbeddingAndRelation(nn.Module):
 @dataclass(frozen=True)
 class RelationNetwork(MetricMethod):
     """Learns the comparison of two feature maps together with the maps."""
+
+    chunk: ClassVar[int] = 1  # 20 ways with 300 queries are 6000 pairs of feature maps
 
     hidden: Count = 8
     """Units between the relation module's linear layers, at least 1."""

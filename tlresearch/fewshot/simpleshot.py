@@ -10,7 +10,7 @@ Differs from the paper: nothing here; its networks and training schedules are la
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -44,12 +44,14 @@ def transformed(
 class SimpleShot(ClassifierMethod):
     """The nearest centroid of centred and normalised features."""
 
+    evaluation_fields: ClassVar[tuple[str, ...]] = ("transform",)
+
     transform: Transform = "CL2N"
     """What happens to a feature vector before it is compared."""
 
     def init(self, networks: nn.Module) -> Tree:
-        """No mean feature before training."""
-        return {"mean": torch.zeros(())}
+        """0 until training is over: what is measured before that is L2N instead of CL2N."""
+        return {"mean": next(networks.parameters()).new_zeros(())}
 
     def after_task(self, networks: nn.Module, state: Tree, data: TaskData) -> Tree:
         """x̄ over all images of the training classes, in evaluation mode."""

@@ -13,14 +13,13 @@ nothing here uses that, but it suits the method.
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from tlresearch.data.episodes import Episodes
-from tlresearch.fewshot.protonet import PrototypicalNetwork
-from tlresearch.functional.distances import squared_euclidean
+from tlresearch.fewshot.protonet import PrototypicalNetwork, distance
 from tlresearch.settings import Bounds
 from tlresearch.training.method import Loss
 from tlresearch.training.tree import Tree
@@ -30,9 +29,17 @@ def refine(
     prototypes: Float[Tensor, "ways dim"],
     support: Float[Tensor, "ways shots dim"],
     unlabelled: Float[Tensor, "images dim"],
+    kind: str = "squared",
 ) -> Float[Tensor, "ways dim"]:
-    """p̃ above: means of the shots and of the unlabelled images by their soft labels."""
-    soft = (-squared_euclidean(unlabelled, prototypes)).softmax(-1)
+    """p̃ above: means of the shots and of the unlabelled images by their soft labels.
+
+    Args:
+        prototypes: p.
+        support: h(x) of the shots.
+        unlabelled: h(x̃).
+        kind: the distance; a value of `PrototypicalNetwork.distance`.
+    """
+    soft = (-distance(kind, unlabelled, prototypes)).softmax(-1)
     total = support.sum(1) + soft.mT @ unlabelled
     return total / (support.shape[1] + soft.sum(0)).unsqueeze(-1)
 
@@ -40,6 +47,9 @@ def refine(
 @dataclass(frozen=True)
 class SoftKMeans(PrototypicalNetwork):
     """Prototypical networks whose prototypes move towards the queries they attract."""
+
+    training_kind: ClassVar[str] = "PrototypicalNetwork"
+    evaluation_fields: ClassVar[tuple[str, ...]] = ("rounds",)
 
     rounds: Annotated[int, Bounds(ge=0)] = 1
     """Refinements of the prototypes in the test, at least 0; 1 in the paper, 0: none."""
@@ -55,11 +65,11 @@ class SoftKMeans(PrototypicalNetwork):
         support: Float[Tensor, "ways shots dim"],
         query: Float[Tensor, "queries dim"],
     ) -> Float[Tensor, "queries ways"]:
-        """−‖h(x̂) − p̃_c‖² after `rounds` refinements by the queries themselves."""
+        """−‖h(x̂) − p̃_c‖², or another `distance`, after `rounds` refinements by the queries."""
         prototypes = support.mean(1)
         for _ in range(self.rounds):
-            prototypes = refine(prototypes, support, query)
-        return -squared_euclidean(query, prototypes)
+            prototypes = refine(prototypes, support, query, self.distance)
+        return -distance(self.distance, query, prototypes)
 
     def notes(self) -> dict[str, str]:
         return super().notes() | {"inference": "transductive (all queries of an episode)"}
