@@ -3,6 +3,7 @@
 A training that was done before, in this table or another, is not done again: see `trained`.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -144,8 +145,9 @@ class _Journey:
         self.run, self.tasks, self.training, self.files = run, tasks, training, files
         self.learning = Stage(training)
         self.seconds, self.began = 0.0, time.monotonic()
-        print_ = fingerprint(run.benchmark)
-        self.keys = [trained.training_key(run, i, print_) for i in range(len(run.seeds))]
+        alone = dataclasses.replace(run.benchmark, target=None)
+        places = range(len(run.seeds))
+        self.keys = [trained.training_key(run, i, fingerprint(alone)) for i in places]
         self.source = training_source(run)
         self.trained_by: str | None = None
         """Hash of other code than the current one that trained the networks, if it did."""

@@ -30,11 +30,8 @@ def training_key(run: StackRun, place: int, fingerprint: str) -> str:
         place: of the seed in the stack.
         fingerprint: of the training data.
     """
-    benchmark = {
-        name: getattr(run.benchmark, name)
-        for name in (f.name for f in dataclasses.fields(run.benchmark))
-        if name not in EVALUATION_ONLY
-    }
+    benchmark = plain_config(run.benchmark, defaults=False)
+    benchmark = {k: v for k, v in benchmark.items() if k not in EVALUATION_ONLY}
     own = {name: values[place] for name, values in run.fields.items()}
     plain = {
         "benchmark": benchmark,
