@@ -9,15 +9,16 @@ from torch import Tensor
 from tlresearch.data.episodes import EpisodeBatches, Pool
 from tlresearch.data.sampler import EpochSampler
 from tlresearch.fewshot.method import FewShotMethod
+from tlresearch.fewshot.settings import SINUSOID
 from tlresearch.training.settings import Train
 
 Batch = Callable[[int], tuple[Tensor | None, ...]]
 
 
 def episode_sizes(benchmark: Any, method: Any) -> tuple[int, int, int]:
-    """(ways, shots, queries) of a training episode."""
+    """(ways, shots, queries) of a training episode; a regression has one way."""
     return (
-        method.train_ways or benchmark.ways,
+        1 if benchmark.dataset == SINUSOID else method.train_ways or benchmark.ways,
         method.train_shots or benchmark.shots,
         method.train_queries or benchmark.queries,
     )

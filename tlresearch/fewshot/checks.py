@@ -5,7 +5,7 @@ from tlresearch.data.episodes import check_sizes
 from tlresearch.errors import UserError
 from tlresearch.fewshot.batches import episode_sizes
 from tlresearch.fewshot.method import FewShotMethod
-from tlresearch.fewshot.settings import FewShotSettings
+from tlresearch.fewshot.settings import SINUSOID, FewShotSettings
 from tlresearch.training.settings import Train
 
 
@@ -18,7 +18,25 @@ def check(benchmark: FewShotSettings, method: FewShotMethod, label: str, train: 
     problem = method.problem()
     if problem:
         raise UserError(f"methods.{label}.{problem}")
-    _check_images(benchmark, method, label)
+    if benchmark.dataset == SINUSOID:
+        _check_sinusoid(benchmark, method, label)
+    else:
+        _check_images(benchmark, method, label)
+
+
+def _check_sinusoid(benchmark: FewShotSettings, method: FewShotMethod, label: str) -> None:
+    if not method.regresses:
+        raise UserError(
+            f"methods.{label}: {type(method).__name__} classifies, and the sinusoids are a "
+            "regression; choose one such as maml, or another benchmark.dataset"
+        )
+    for name in ("split", "size", "rotations", "target"):
+        if getattr(benchmark, name):
+            raise UserError(
+                f"benchmark.{name}: the sinusoids are functions, not images; remove the key"
+            )
+    if benchmark.draw != "classes":
+        raise UserError("benchmark.draw: the sinusoids are functions without groups; remove the key")
 
 
 def _check_images(benchmark: FewShotSettings, method: FewShotMethod, label: str) -> None:

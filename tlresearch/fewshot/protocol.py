@@ -231,13 +231,13 @@ class _Journey:
 
     def _scores(self) -> Tensor:
         """Accuracy, or minus the error, on the validation classes."""
-        found = evaluate(self.training, self.tasks.episodes("validation"))[:, :, -1].mean(1)
+        found = evaluate(self.training, self.tasks.episodes(self.run.method, "validation"))[:, :, -1].mean(1)
         found = -found if self.tasks.regression else found
         return found.to(next(iter(self.training.stack.params.values())).device)
 
     def outcomes(self) -> list[Outcome]:
         """What each seed came to."""
-        episodes = self.tasks.episodes()
+        episodes = self.tasks.episodes(self.run.method)
         values = evaluate(self.training, episodes)
         total = self.seconds + time.monotonic() - self.began
         rows = []

@@ -15,7 +15,8 @@ from tlresearch.data.episodes import Pool, evaluation_keys
 from tlresearch.fewshot.batches import Batch, episode_sizes, training_batches
 from tlresearch.fewshot.evaluation import CHUNK, EvaluationSet, ImageEpisodes
 from tlresearch.fewshot.method import FewShotMethod
-from tlresearch.fewshot.settings import FewShotSettings
+from tlresearch.fewshot.settings import SINUSOID, FewShotSettings
+from tlresearch.fewshot.sinusoid_tasks import SinusoidTasks
 from tlresearch.functional import random
 from tlresearch.training.settings import Train
 from tlresearch.training.tree import Tree
@@ -85,10 +86,11 @@ class ImageTasks:
         """The same for all seeds: what is done after training draws nothing by seed."""
         return random.make_key(0, purpose)
 
-    def episodes(self, which: str | None = None) -> EvaluationSet:
+    def episodes(self, method: FewShotMethod, which: str | None = None) -> EvaluationSet:
         """The episodes that methods are measured on.
 
         Args:
+            method: who is measured.
             which: `validation` or `test`; None: as the benchmark says, with its own way to draw.
         """
         settings = self.benchmark
@@ -125,7 +127,7 @@ def class_of(classes: ClassSet) -> Tensor:
     return torch.repeat_interleave(torch.arange(len(classes.first)), classes.count)
 
 
-Tasks = ImageTasks
+Tasks = ImageTasks | SinusoidTasks
 
 
 def load_tasks(
@@ -136,6 +138,8 @@ def load_tasks(
     Raises:
         UserError: data that are missing or damaged.
     """
+    if benchmark.dataset == SINUSOID:
+        return SinusoidTasks(benchmark, device, dtype)
     return ImageTasks.load(benchmark, device, dtype, root)
 
 
@@ -147,16 +151,20 @@ def datasets(benchmark: FewShotSettings) -> tuple[str, ...]:
 
 def fingerprint(benchmark: FewShotSettings) -> str:
     """That of all data, those of another domain included."""
-    return "+".join(catalogue.entry(name).fingerprint for name in datasets(benchmark))
+    prints = [catalogue.entry(name).fingerprint for name in datasets(benchmark)]
+    return "+".join(prints) or SINUSOID
 
 
 def load_data(benchmark: FewShotSettings, root: Path | None = None) -> None:
     """Refuses data that are missing or damaged."""
-    load_splits(benchmark, root)
+    if benchmark.dataset != SINUSOID:
+        load_splits(benchmark, root)
 
 
 def sizes(benchmark: FewShotSettings) -> tuple[tuple[int, int, int], int]:
     """Shape of an input, and the most units of a head."""
+    if benchmark.dataset == SINUSOID:
+        return (1, 1, 1), 1
     known = facts(benchmark.dataset, benchmark.split, benchmark.size, benchmark.rotations)
     return known.shape, max(known.train, benchmark.ways)
 
