@@ -1,9 +1,9 @@
 """The families: where an experiment's `family` leads.
 
 A family's module `protocol` offers METHODS, Benchmark (the settings of its `benchmark:` section),
-METRICS, Method (what an own method derives from), StackRun, `check` and `run_stack`, and `held_out`
-if its benchmark says otherwise than by `validation` and `evaluate` what is held out; nothing else
-of a family is known outside it.
+METRICS, Method (what an own method derives from), StackRun, `check` and `run_stack`; `held_out`
+if its benchmark says otherwise than by `validation` and `evaluate` what is held out; `columns` if
+its tables have columns of text. Nothing else of a family is known outside it.
 """
 
 import dataclasses
@@ -34,3 +34,13 @@ def held_out(family: str, benchmark: Any, fraction: float) -> Any:
     if own is not None:
         return own(benchmark, fraction)
     return dataclasses.replace(benchmark, validation=fraction, evaluate="validation")
+
+
+def columns(config: Any) -> dict[str, str]:
+    """Further columns of text in the table's row of a configuration, by their heading.
+
+    Args:
+        config: an `experiment.Config`; its family's `columns(config)`, if there is one, decides.
+    """
+    own = getattr(protocol(config.family), "columns", None)
+    return {} if own is None else dict(own(config))

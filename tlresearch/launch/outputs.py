@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tlresearch import families
 from tlresearch.experiment import Experiment
 from tlresearch.files import claim, silently, write_text_atomic
 from tlresearch.launch.naming import output_name
@@ -44,6 +45,7 @@ def table_of(experiment: Experiment, records: list[Record]) -> Table:
         title=_title(experiment),
         places=_places(experiment),
         tuning=tuning_of(experiment),
+        columns={row: families.columns(config) for row, config in configs.items()},
     )
 
 
