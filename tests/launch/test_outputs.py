@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-from tlresearch import experiment
+import yaml
+
+from tlresearch import experiment, yamlfile
 from tlresearch.continual import protocol
 from tlresearch.continual.protocol import METRICS
-from tlresearch.launch.outputs import output_name, table_of
+from tlresearch.launch.outputs import _write_figures, output_name, table_of
 from tlresearch.results.formats import metric_format
 from tlresearch.results.tables import to_markdown
 
@@ -42,3 +44,20 @@ def test_overrides_stand_in_the_title_and_in_the_name():
     assert table_of(changed, []).title == "Forgetting on split optdigits (train.steps=5)"
     assert output_name(plain) == "quick/forgetting"
     assert output_name(changed).startswith("quick/forgetting+")
+
+
+def test_records_with_curves_over_inner_steps_are_drawn(tmp_path):
+    """For each named setting, of the methods that have one; of a single point nothing is drawn."""
+    settings = {s: {"benchmark.scenario": "task"} for s in ("5w1s", "5w5s", "none")}
+    path = tmp_path / "exp.yaml"
+    path.write_text(yaml.safe_dump(yamlfile.read(FILE) | {"settings": settings}))
+    made = experiment.load(path)
+    first, second = made.method_labels[:2]
+    curves = {(first, "5w1s"): [0.2, 0.8], (second, "5w1s"): [0.9], (first, "5w5s"): [0.5]}
+    records = [
+        {"method": m, "setting": s, "seed": 0, "status": status, "arrays": {"curve": curve}}
+        for (m, s), curve in curves.items()
+        for status in ("finished", "failed")
+    ]
+    paths = _write_figures(made, records, tmp_path / "table")
+    assert [p.name for p in paths] == ["table_adaptation_5w1s.svg"] and paths[0].exists()
