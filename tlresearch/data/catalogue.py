@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlresearch.data import checksums, embedded, formats
+from tlresearch.data import checksums, embedded, formats, omniglot
 from tlresearch.data.checksums import tensor_digest
 from tlresearch.data.formats import Split
 from tlresearch.data.sources import (
     DATA_VARIABLE,
     Dataset,
+    Digest,
     Layout,
     Package,
     Place,
+    Reader,
     data_root,
     fetch,
     find,
@@ -62,6 +64,13 @@ def _idx(folder: str, *digests: str) -> Layout:
 
 def _usps(folder: str) -> Layout:
     return Layout(folder, checksums.USPS, formats.read_usps_folder, formats.usps_digest)
+
+
+def _omniglot(
+    folder: str, names: str, digests: tuple[str, str], read: Reader, digest: Digest
+) -> Layout:
+    files = zip((names.format(name) for name in omniglot.SETS), digests, strict=True)
+    return Layout(folder, tuple(files), read, digest)
 
 
 _FOUR_FILES = "train-images-idx3-ubyte, train-labels-idx1-ubyte and the two t10k- ones (or .gz)"
@@ -139,6 +148,36 @@ DATASETS: dict[str, Dataset] = {
             ),
         ),
         torchvision="CIFAR10",
+    ),
+    "omniglot": Dataset(
+        name="omniglot",
+        title="Omniglot",
+        class_names=(*omniglot.class_names("background"), *omniglot.class_names("evaluation")),
+        shape=(1, omniglot.SIDE, omniglot.SIDE),
+        train_size=19_280,
+        test_size=13_180,
+        licence="MIT",
+        source="Lake, Salakhutdinov and Tenenbaum, Science 350(6266), 2015",
+        obtain="put Lake's images_background.zip and images_evaluation.zip, or the two folders "
+        "that they unpack to, into ROOT/omniglot-py",
+        fingerprint="1e4d1339889b4efa882a81743c2f8f07fb87f354fba4843ae797aba1a86de368",
+        layouts=(
+            _omniglot(
+                *("omniglot", "{}.npz", checksums.OMNIGLOT),
+                *(omniglot.read_npz_folder, omniglot.npz_digest),
+            ),
+            _omniglot(
+                *("omniglot-py", "{}.zip", checksums.OMNIGLOT_ZIPS),
+                *(omniglot.read_zip_folder, omniglot.zip_digest),
+            ),
+            _omniglot(
+                *("omniglot-py", "{}/", checksums.OMNIGLOT),
+                *(omniglot.read_tree_folder, omniglot.tree_digest),
+            ),
+        ),
+        torchvision="Omniglot",
+        torchvision_argument="background",
+        test_classes=659,
     ),
     "optdigits": Dataset(
         name="optdigits",
