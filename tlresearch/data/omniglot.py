@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tlresearch.data.checksums import file_digest, tensor_digest
 from tlresearch.data.formats import UNREADABLE, Split, damaged
+from tlresearch.errors import UserError
 
 DRAWERS, SIDE = 20, 105
 ALPHABETS: dict[str, dict[str, int]] = {
@@ -180,3 +181,34 @@ def read_zip_folder(folder: Path) -> tuple[Split, Split]:
 def zip_digest(path: Path) -> str:
     """MD5 of a zip archive: the hash under which torchvision knows it."""
     return file_digest(path, "md5")
+
+
+MINIMAL_2, MINIMAL_2_SIZE = "images_background_small2.zip", 156
+
+
+def minimal2_alphabets(root: Path | None) -> list[str]:
+    """The five alphabets in Lake's `images_background_small2.zip`, which is looked for in `root`.
+
+    Raises:
+        UserError: the file is neither in `omniglot-py` nor in `omniglot`, or holds other folders.
+    """
+    folders = [] if root is None else [root / "omniglot-py", root / "omniglot"]
+    path = next((f / MINIMAL_2 for f in folders if (f / MINIMAL_2).is_file()), None)
+    if path is None:
+        raise UserError(
+            f"the split minimal2 of omniglot takes its alphabets from Lake's {MINIMAL_2}, which is "
+            "not in the data root; put it into ROOT/omniglot-py, with ROOT given by --data or "
+            "TLRESEARCH_DATA, or use minimal1"
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = {name.split("/")[1] for name in archive.namelist() if name.endswith(".png")}
+    except (*UNREADABLE, IndexError) as error:
+        raise damaged(path, f"unreadable data ({error})", "a zip archive") from error
+    found = [name for name in ALPHABETS["background"] if name in inside]
+    if (
+        inside != set(found)
+        or sum(ALPHABETS["background"][name] for name in found) != MINIMAL_2_SIZE
+    ):
+        raise damaged(path, f"the folders {sorted(inside)}", "five background alphabets")
+    return found
