@@ -7,6 +7,7 @@ import yaml
 from tlresearch import experiment, yamlfile
 from tlresearch.continual import protocol
 from tlresearch.continual.protocol import METRICS
+from tlresearch.launch import outputs
 from tlresearch.launch.outputs import _write_figures, output_name, table_of
 from tlresearch.results.formats import metric_format
 from tlresearch.results.tables import to_markdown
@@ -46,8 +47,8 @@ def test_overrides_stand_in_the_title_and_in_the_name():
     assert output_name(changed).startswith("quick/forgetting+")
 
 
-def test_records_with_curves_over_inner_steps_are_drawn(tmp_path):
-    """For each named setting, of the methods that have one; of a single point nothing is drawn."""
+def test_records_with_curves_over_inner_steps_are_drawn(tmp_path, monkeypatch):
+    """For each named setting, where a method has one; a method without is at its mean."""
     settings = {s: {"benchmark.scenario": "task"} for s in ("5w1s", "5w5s", "none")}
     path = tmp_path / "exp.yaml"
     path.write_text(yaml.safe_dump(yamlfile.read(FILE) | {"settings": settings}))
@@ -59,5 +60,14 @@ def test_records_with_curves_over_inner_steps_are_drawn(tmp_path):
         for (m, s), curve in curves.items()
         for status in ("finished", "failed")
     ]
+    level = {"method": made.method_labels[2], "setting": "5w1s", "seed": 0, "status": "finished"}
+    records.append(level | {"arrays": {"episodes": [0.25, 0.75]}})
+    drawn = []
+    monkeypatch.setattr(outputs, "adaptation_figure", lambda *given: drawn.append(given))
     paths = _write_figures(made, records, tmp_path / "table")
-    assert [p.name for p in paths] == ["table_adaptation_5w1s.svg"] and paths[0].exists()
+    assert [p.name for p in paths] == ["table_adaptation_5w1s.svg"]
+    ((shown, path, form),) = drawn
+    assert path == paths[0] and form.unit == "%"
+    expected = {first: [[0.2, 0.8]], second: [[0.9]], made.method_labels[2]: [[0.5]]}
+    assert {label: values.tolist() for label, values in shown.items()} == expected
+    assert list(shown) == made.method_labels[:3]

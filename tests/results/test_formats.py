@@ -79,6 +79,7 @@ def test_metrics_of_episodes():
     assert all(form.lower_is_better for form in forms.values())
     assert [metric_format(n).number(0.77049) for n in ("mse", "mse_1", "mse_12")] == ["0.770"] * 3
     assert metric_format("mse_ci_episodes").heading == "95 % CI over episodes"
+    assert metric_format("acc_5").heading == "accuracy after 5 steps (%)"
     assert metric_format("train_steps").number(60000) == "60000"
     assert metric_format("harmonic_mean").heading == "harmonic mean (%)"
     assert metric_format("acc_unseen").heading == "accuracy, unseen classes (%)"

@@ -125,6 +125,10 @@ def _write_figures(experiment: Experiment, records: list[Record], base: Path) ->
                 draw(matrices, paths[-1])
         curves = _arrays(experiment, records, setting, "curve")
         if any(curve.shape[-1] > 1 for curve in curves.values()):
+            episodes = _arrays(experiment, records, setting, "episodes")
+            levels = {label: values.mean(1, keepdims=True) for label, values in episodes.items()}
+            both = levels | curves  # a method without inner steps is a level
+            curves = {label: both[label] for label in experiment.method_labels if label in both}
             paths.append(base.with_name(f"{base.name}_adaptation{end}"))
             adaptation_figure(curves, paths[-1], episode_format(experiment.metrics))
     return paths

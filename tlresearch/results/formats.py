@@ -63,6 +63,11 @@ def _mse(label: str) -> MetricFormat:
     return MetricFormat(label, decimals=3, lower_is_better=True)
 
 
+def _steps(count: int) -> str:
+    """`1 step`, `5 steps`."""
+    return f"{count} step{'s' * (count != 1)}"
+
+
 METRIC_FORMATS: dict[str, MetricFormat] = {
     "acc": _percent("accuracy", 0.99),
     "accuracy": _percent("accuracy", 0.99),
@@ -85,7 +90,8 @@ METRIC_FORMATS: dict[str, MetricFormat] = {
     "ci_episodes": _percent("95 % CI over episodes", lower=True),
     "mse": _mse("MSE"),
     "mse_ci_episodes": _mse("95 % CI over episodes"),
-    **{f"mse_{k}": _mse(f"MSE after {k} step{'s' * (k != 1)}") for k in range(11)},
+    **{f"acc_{k}": _percent(f"accuracy after {_steps(k)}", 0.99) for k in range(11)},
+    **{f"mse_{k}": _mse(f"MSE after {_steps(k)}") for k in range(11)},
     "train_steps": MetricFormat("training steps", decimals=0),
     "seconds": MetricFormat("time", "s", 1.0, 1, None, True),
     "wall_seconds": MetricFormat("wall time", "s", 1.0, 1, None, True),
