@@ -9,9 +9,11 @@ from small_runs import CPU, SELECTED, copies, files_in, run_of, scripted
 from tlresearch.backbones.conv4 import Conv4
 from tlresearch.continual import EWC, Naive, protocol
 from tlresearch.continual.protocol import run_stack
+from tlresearch.training import stage
 from tlresearch.training.averages import Average
 from tlresearch.training.device import tf32
 from tlresearch.training.settings import check_train
+from tlresearch.training.stage import Stage
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -26,23 +28,23 @@ def test_a_seed_that_waited_long_enough_ends_its_task(tmp_path, monkeypatch, tra
     changes = {"evaluate_every": 10, "patience": 2, "tasks": 2} | SELECTED
     run = run_of(Naive(), [5, 2], class_order="fixed", **changes)
     seen: list[list[int]] = []
-    measured, begin_task = protocol.accuracy_per_seed, protocol._Journey._begin_task
+    measured, begin = protocol.accuracy_per_seed, Stage.begin
 
     def accuracy(training, data):
         if data[0] != "held out":
             return measured(training, data)
         return torch.tensor(SCORES[journeys[-1].step], dtype=torch.float64)
 
-    journeys: list[protocol._Journey] = []
+    journeys: list[Stage] = []
 
-    def spy(self):
-        begin_task(self)
+    def spy(self, number):
+        begin(self, number)
         journeys.append(self)
         seen.append(list(self.training.steps))
 
     monkeypatch.setattr(protocol._Journey, "_held_out", lambda self, place: "held out")
     monkeypatch.setattr(protocol, "accuracy_per_seed", accuracy)
-    monkeypatch.setattr(protocol._Journey, "_begin_task", spy)
+    monkeypatch.setattr(Stage, "begin", spy)
     outcomes = run_stack(run, CPU, files_in(tmp_path))
     assert seen == [[0, 0], [30, 50]]
     assert [outcome.details["steps"] for outcome in outcomes] == [60, 100]
@@ -72,13 +74,13 @@ def test_patience_ends_a_stage_when_no_seed_is_left(tmp_path, monkeypatch, train
     changes = {"evaluate_every": 10, "patience": 1, "tasks": 1} | SELECTED
     run = run_of(Naive(), [5, 2], class_order="fixed", **changes)
     scripted(monkeypatch, {10: [0.5, 0.5], 20: [0.5, 0.4]})
-    by_step, fit = {}, protocol.fit
+    by_step, fit = {}, stage.fit
 
     def spy(training, batch, until, *rest):
         fit(training, batch, until, *rest)
         by_step[until] = copies(training)
 
-    monkeypatch.setattr(protocol, "fit", spy)
+    monkeypatch.setattr(stage, "fit", spy)
     outcomes = run_stack(run, CPU, files_in(tmp_path))
     assert sorted(by_step) == [10, 20]
     assert [outcome.details["steps"] for outcome in outcomes] == [20, 20]

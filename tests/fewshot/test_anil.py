@@ -14,7 +14,7 @@ from torch.func import functional_call, grad
 
 from tlresearch.fewshot.anil import ANIL
 from tlresearch.fewshot.maml import MAML
-from tlresearch.fewshot.tasks import task_loss
+from tlresearch.fewshot.rows import task_loss
 
 
 def by_hand(networks, batch, steps, rate):

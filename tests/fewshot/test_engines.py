@@ -75,7 +75,7 @@ def test_one_that_is_not_installed_says_how(engine, command, monkeypatch):
     [
         ({"statistics": "support"}, "statistics"),
         ({"learn_rates": "per_step"}, "learn_rates"),
-        ({"chunk": 2}, "chunk"),
+        ({"task_chunk": 2}, "task_chunk"),
     ],
 )
 def test_what_they_cannot_do_is_refused(engine, options, key):

@@ -27,7 +27,7 @@ OPTIONS = {
     "plain": {},
     "support": {"statistics": "support"},
     "running": {"statistics": "running"},
-    "chunked": {"chunk": 2},
+    "chunked": {"task_chunk": 2},
     "multi-step": {"multi_step_loss": 10},
     "rates": {"learn_rates": "per_step"},
 }
@@ -130,7 +130,7 @@ def test_chunks_equal_the_whole(backbone, chunk, order):
     """Loss, meta-gradient and running statistics of three tasks, to 1e-12."""
     results = []
     for size in (None, chunk):
-        method = MAML(inner_steps=2, chunk=size, order=order, statistics="running")
+        method = MAML(inner_steps=2, task_chunk=size, order=order, statistics="running")
         networks = build(method, backbone)
         slopes = meta_gradient(method, networks, images())
         results.append(slopes | dict(networks.named_buffers()))

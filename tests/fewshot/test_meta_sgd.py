@@ -37,7 +37,7 @@ def test_equal_rates_are_maml():
     """Before α is trained, loss and gradient of the weights are MAML's."""
     batch = images()
     slopes = {}
-    for method in (MAML(inner_steps=2, inner_lr=0.1), MetaSGD(inner_steps=2, inner_lr=0.1)):
+    for method in (MAML(inner_steps=2, inner_lr=0.125), MetaSGD(inner_steps=2, inner_lr=0.125)):
         slopes[type(method)] = meta_gradient(method, build(method, "conv4"), batch)
     for name, value in slopes[MAML].items():
         torch.testing.assert_close(slopes[MetaSGD][name], value, rtol=0, atol=1e-12)
@@ -74,5 +74,5 @@ def test_the_gradient_of_a_rate_after_one_step():
 
 @pytest.mark.parametrize("chunk", [None, 2])
 def test_a_stack_is_separate_runs(chunk):
-    method = MetaSGD(inner_steps=2, inner_lr=0.1, chunk=chunk)
+    method = MetaSGD(inner_steps=2, inner_lr=0.1, task_chunk=chunk)
     assert_stack_is_separate_runs(method, "conv4", images)

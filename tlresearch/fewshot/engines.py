@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tlresearch.data.episodes import Episodes
 from tlresearch.errors import UserError
-from tlresearch.fewshot.tasks import inputs_of, targets_of, task_loss
+from tlresearch.fewshot.rows import inputs_of, targets_of, task_loss
 
 if TYPE_CHECKING:
     from tlresearch.fewshot.maml import MAML
@@ -37,7 +37,7 @@ def problem(engine: Engine, statistics: str, learns_rates: bool, chunk: int | No
     if learns_rates:
         return f"learn_rates: {engine} takes one rate; set none, or engine: func"
     if chunk is not None:
-        return f"chunk: {engine} takes one task at a time; leave it out, or set engine: func"
+        return f"task_chunk: {engine} takes one task at a time; leave it out, or set engine: func"
     try:
         _imported(engine)
     except UserError as error:

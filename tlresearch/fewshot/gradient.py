@@ -18,7 +18,7 @@ from tlresearch.fewshot.inner import Params, Rate, adapt, mean_over_tasks
 from tlresearch.fewshot.method import FewShotMethod
 from tlresearch.fewshot.rates import weights_of
 from tlresearch.fewshot.statistics import Seen, Statistics
-from tlresearch.fewshot.tasks import inputs_of, targets_of, task_loss
+from tlresearch.fewshot.rows import inputs_of, targets_of, task_loss
 from tlresearch.training.method import Loss
 from tlresearch.training.settings import Count, Positive
 from tlresearch.training.tree import Tree
@@ -40,6 +40,7 @@ class GradientMethod(FewShotMethod):
 
     second_order: ClassVar[bool] = True
     regresses: ClassVar[bool] = True
+    evaluation_fields: ClassVar[tuple[str, ...]] = ("test_steps",)
 
     inner_steps: Count = 1
     """K, inner steps in meta-training."""
@@ -50,7 +51,7 @@ class GradientMethod(FewShotMethod):
     statistics: Statistics = "transductive"
     """Whose statistics batch norm uses for a query: those of all queries, of the support set, or
     running averages; see `fewshot/statistics.py`."""
-    chunk: Count | None = None
+    task_chunk: Count | None = None
     """Tasks in memory at once, which changes no number; null: all of a meta-step."""
 
     def networks(
@@ -148,7 +149,7 @@ class GradientMethod(FewShotMethod):
             return self.query_loss(networks, params, (support, query), targets, weights)
 
         params = dict(networks.named_parameters())
-        value, seen = mean_over_tasks(of_task, params, inputs_of(batch), self.chunk)
+        value, seen = mean_over_tasks(of_task, params, inputs_of(batch), self.task_chunk)
         norms.update_running(networks, seen)
         return Loss(value, {"query": value})
 

@@ -47,7 +47,7 @@ class MAML(GradientMethod):
 
     def problem(self) -> str | None:
         return super().problem() or engines.problem(
-            self.engine, self.statistics, self.learn_rates != "none", self.chunk
+            self.engine, self.statistics, self.learn_rates != "none", self.task_chunk
         )
 
     def networks(

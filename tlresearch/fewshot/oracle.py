@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tlresearch.data.episodes import Episodes
 from tlresearch.fewshot.method import FewShotMethod
 from tlresearch.fewshot.pretrained import joint_loss
-from tlresearch.fewshot.tasks import inputs_of
+from tlresearch.fewshot.rows import inputs_of
 from tlresearch.training.method import Loss
 from tlresearch.training.tree import Tree
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tlresearch.data.episodes import Episodes
 from tlresearch.fewshot.gradient import GradientMethod
-from tlresearch.fewshot.tasks import inputs_of, task_loss
+from tlresearch.fewshot.rows import inputs_of, task_loss
 from tlresearch.training.method import Loss
 from tlresearch.training.settings import Positive
 from tlresearch.training.tree import Tree
@@ -27,6 +27,9 @@ class Pretrained(GradientMethod):
 
     second_order: ClassVar[bool] = False
     classifies: ClassVar[bool] = False
+    evaluation_fields: ClassVar[tuple[str, ...]] = (
+        *("inner_steps", "inner_lr", "test_steps", "task_chunk"),
+    )
 
     inner_lr: Positive = 0.01
     """Step size at test."""

@@ -23,7 +23,7 @@ from tlresearch.fewshot import statistics as norms
 from tlresearch.fewshot.gradient import GradientMethod
 from tlresearch.fewshot.inner import Params, adapt, mean_over_tasks
 from tlresearch.fewshot.statistics import Seen
-from tlresearch.fewshot.tasks import inputs_of, targets_of, task_loss
+from tlresearch.fewshot.rows import inputs_of, targets_of, task_loss
 from tlresearch.training.method import Loss
 from tlresearch.training.settings import Count, Positive
 from tlresearch.training.tree import Tree
@@ -80,7 +80,7 @@ class Reptile(GradientMethod):
 
         params = dict(networks.named_parameters())
         at = {name: value.detach() for name, value in params.items()}
-        value, (away, seen) = mean_over_tasks(of_task, at, inputs_of(batch), self.chunk)
+        value, (away, seen) = mean_over_tasks(of_task, at, inputs_of(batch), self.task_chunk)
         norms.update_running(networks, seen)
         moved = [(away[name] * (params[name] - at[name])).sum() for name in away]
         return Loss(value + torch.stack(moved).sum(), {"adapted": value})
