@@ -26,7 +26,7 @@ Transform = Literal["UN", "L2N", "CL2N"]
 
 
 def transformed(
-    x: Float[Tensor, "*batch dim"], mean: Float[Tensor, "*dim"], transform: Transform
+    x: Float[Tensor, "*batch dim"], mean: Float[Tensor, "..."], transform: Transform
 ) -> Float[Tensor, "*batch dim"]:
     """x (UN), x / ‖x‖ (L2N) or (x − x̄) / ‖x − x̄‖ (CL2N); a vector of norm 0 stays 0.
 
