@@ -84,9 +84,7 @@ def by_hand(networks, batch, steps, rate, first_order):
         params = dict(networks.named_parameters())
         y, y_query = (torch.arange(WAYS).repeat_interleave(t.shape[1]) for t in (support, query))
         for _ in range(steps):
-            loss = F.cross_entropy(
-                functional_call(networks, params, (support.flatten(0, 1),)), y
-            )
+            loss = F.cross_entropy(functional_call(networks, params, (support.flatten(0, 1),)), y)
             slopes = torch.autograd.grad(loss, list(params.values()), create_graph=True)
             slopes = [g.detach() for g in slopes] if first_order else slopes
             moved = zip(params.items(), slopes, strict=True)

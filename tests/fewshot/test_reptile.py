@@ -82,7 +82,9 @@ def test_chunks_equal_the_whole(chunk):
         torch.testing.assert_close(parts, whole, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("options", [{}, {"task_chunk": 2}, {"inner_batch": 4, "statistics": "running"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"task_chunk": 2}, {"inner_batch": 4, "statistics": "running"}]
+)
 def test_a_stack_is_separate_runs(options):
     assert_stack_is_separate_runs(Reptile(inner_steps=2, **options), "conv4", images)
 

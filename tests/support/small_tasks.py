@@ -59,13 +59,13 @@ def meta_gradient(method: Any, networks: nn.Module, batch: Episodes) -> dict[str
     named = dict(networks.named_parameters())
     total = value_of(method, networks, batch)
     slopes = torch.autograd.grad(total, list(named.values()), allow_unused=True)
-    filled = [torch.zeros_like(p) if g is None else g for g, p in zip(slopes, named.values(), strict=True)]
+    filled = [
+        torch.zeros_like(p) if g is None else g for g, p in zip(slopes, named.values(), strict=True)
+    ]
     return dict(zip(named, filled, strict=True))
 
 
-def central_differences(
-    value: Callable[[], Tensor], at: Tensor, direction: Tensor
-) -> list[float]:
+def central_differences(value: Callable[[], Tensor], at: Tensor, direction: Tensor) -> list[float]:
     """(f(x + hd) − f(x − hd)) / 2h for h = 1e-5, 1e-6, 1e-7; `at` is moved and put back.
 
     A large h crosses kinks of ReLU and max pooling where there are many, a small one rounds.

@@ -5,7 +5,7 @@ tensors, and N, K and Q are shapes. Which episode is drawn is a pure function of
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -44,6 +44,7 @@ def labels(ways: int, each: int, device: torch.device | None = None) -> Int64[Te
     return torch.arange(ways, device=device).repeat_interleave(each)
 
 
+@runtime_checkable
 class Classes(Protocol):
     """Classes whose images lie side by side, such as a `class_sets.ClassSet`."""
 

@@ -22,7 +22,7 @@ class ClassifierMethod(MetricMethod):
 
     Batch: ClassVar[type] = Labelled
     trains_on: ClassVar[Literal["episodes", "classes", "nothing"]] = "classes"
-    training_kind: ClassVar[str] = "classifier"
+    training_kind: ClassVar[str] = "ClassifierMethod"
 
     def networks(
         self, backbone: Any, shape: tuple[int, int, int], classes: int, seed: int

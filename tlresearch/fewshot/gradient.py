@@ -17,8 +17,8 @@ from tlresearch.fewshot import statistics as norms
 from tlresearch.fewshot.inner import Params, Rate, adapt, mean_over_tasks
 from tlresearch.fewshot.method import FewShotMethod
 from tlresearch.fewshot.rates import weights_of
-from tlresearch.fewshot.statistics import Seen, Statistics
 from tlresearch.fewshot.rows import inputs_of, targets_of, task_loss
+from tlresearch.fewshot.statistics import Seen, Statistics
 from tlresearch.training.method import Loss
 from tlresearch.training.settings import Count, Positive
 from tlresearch.training.tree import Tree

@@ -22,8 +22,8 @@ from tlresearch.data.episodes import Episodes
 from tlresearch.fewshot import statistics as norms
 from tlresearch.fewshot.gradient import GradientMethod
 from tlresearch.fewshot.inner import Params, adapt, mean_over_tasks
-from tlresearch.fewshot.statistics import Seen
 from tlresearch.fewshot.rows import inputs_of, targets_of, task_loss
+from tlresearch.fewshot.statistics import Seen
 from tlresearch.training.method import Loss
 from tlresearch.training.settings import Count, Positive
 from tlresearch.training.tree import Tree

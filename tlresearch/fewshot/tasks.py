@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
-from tlresearch.data import catalogue
+from tlresearch.data import catalogue, lake
 from tlresearch.data.class_sets import ClassSet, ClassSplits, class_splits
 from tlresearch.data.class_tables import facts
 from tlresearch.data.episodes import Pool, evaluation_keys
@@ -33,6 +34,8 @@ class ImageTasks:
     device: torch.device
     scale: Tensor
     """What a pixel is multiplied by; its dtype is that of the inputs."""
+    root: Path | None = None
+    """Data root; None: where the environment says."""
     regression = False
 
     @staticmethod
@@ -42,7 +45,7 @@ class ImageTasks:
         """The classes of a benchmark."""
         splits, target = load_splits(benchmark, root)
         scale = torch.tensor(1 / 255, dtype=dtype, device=device)
-        return ImageTasks(benchmark, splits, target, device, scale)
+        return ImageTasks(benchmark, splits, target, device, scale, root)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -96,12 +99,22 @@ class ImageTasks:
         settings = self.benchmark
         classes = getattr(self.target if which is None else self.splits, which or settings.evaluate)
         draw = settings.draw if which is None else "classes"
-        purpose = f"{which or settings.evaluate} {draw}"
+        indices = self._indices(classes, draw, f"{which or settings.evaluate} {draw}")
         pool = Pool.of(classes, self.device)
-        keys = evaluation_keys(purpose, settings.episodes).to(self.device)
+        return ImageEpisodes(pool, indices.to(self.device), settings.shots, self.scale)
+
+    def _indices(
+        self, classes: ClassSet, draw: str, purpose: str
+    ) -> Int64[Tensor, "episodes ways samples"]:
+        """The images of the episodes, drawn on the CPU."""
+        settings = self.benchmark
+        if draw == "lake":
+            return lake.published_runs(classes, self.root)
+        keys = evaluation_keys(purpose, settings.episodes)
         samples = settings.shots + settings.queries
-        indices = pool.draw(keys, settings.ways, samples)
-        return ImageEpisodes(pool, indices, settings.shots, self.scale)
+        if draw == "group":
+            return lake.within_groups(classes, keys, settings.ways, samples)
+        return Pool.of(classes).draw(keys, settings.ways, samples)
 
 
 def load_splits(
