@@ -35,6 +35,12 @@ def sinusoids(seed: int = 1, tasks: int = 3, shots: int = 4, queries: int = 5) -
     return sinusoid_episodes(keys, shots, queries, F64)[0]
 
 
+def one(batch: Episodes, place: int) -> Episodes:
+    """A single episode, without the first dimension."""
+    targets = (None if t is None else t[place] for t in batch[2:])
+    return Episodes(batch.support_x[place], batch.query_x[place], *targets)
+
+
 def build(method: Any, backbone: str, seed: int = 0) -> nn.Module:
     """The networks of a seed; scale and shift of norms are no ones and zeros."""
     networks = method.networks(BACKBONES[backbone], SHAPE, WAYS, seed).to(F64)
@@ -59,13 +65,13 @@ def meta_gradient(method: Any, networks: nn.Module, batch: Episodes) -> dict[str
     named = dict(networks.named_parameters())
     total = value_of(method, networks, batch)
     slopes = torch.autograd.grad(total, list(named.values()), allow_unused=True)
-    filled = [torch.zeros_like(p) if g is None else g for g, p in zip(slopes, named.values(), strict=True)]
+    filled = [
+        torch.zeros_like(p) if g is None else g for g, p in zip(slopes, named.values(), strict=True)
+    ]
     return dict(zip(named, filled, strict=True))
 
 
-def central_differences(
-    value: Callable[[], Tensor], at: Tensor, direction: Tensor
-) -> list[float]:
+def central_differences(value: Callable[[], Tensor], at: Tensor, direction: Tensor) -> list[float]:
     """(f(x + hd) − f(x − hd)) / 2h for h = 1e-5, 1e-6, 1e-7; `at` is moved and put back.
 
     A large h crosses kinks of ReLU and max pooling where there are many, a small one rounds.
@@ -75,7 +81,8 @@ def central_differences(
         values = []
         for sign in (1, -1):
             at.data.copy_(start + sign * h * direction)
-            values.append(value().item())
+            with torch.no_grad():
+                values.append(value().item())
         found.append((values[0] - values[1]) / (2 * h))
     at.data.copy_(start)
     return found
@@ -119,7 +126,8 @@ def train(
     networks = [build(method, backbone, seed) for seed in seeds]
     state = stack([method.init(network) for network in networks])
     tensors = {name: torch.tensor(values, dtype=F64) for name, values in (fields or {}).items()}
-    settings = Train(steps=steps, lr=0.01, precision="fp64")
+    # Not Adam: it makes whole steps of the rounding noise in the biases in front of batch norm.
+    settings = Train(steps=steps, optimizer="sgd", momentum=0.9, lr=0.05, precision="fp64")
     training = start(seeds, stack_networks(networks), method, tensors, settings, state)
 
     def batch(step: int) -> tuple[Tensor | None, ...]:
