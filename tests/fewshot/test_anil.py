@@ -8,11 +8,13 @@ from small_tasks import (
     build,
     images,
     meta_gradient,
+    one,
     relative_errors,
 )
 from torch.func import functional_call, grad
 
 from tlresearch.fewshot.anil import ANIL
+from tlresearch.fewshot.inner import parameters_of
 from tlresearch.fewshot.maml import MAML
 from tlresearch.fewshot.rows import task_loss
 
@@ -51,7 +53,7 @@ def test_is_maml_whose_body_stays(backbone):
 
 def test_the_inner_loop_moves_the_head_only():
     method = ANIL()
-    params = dict(build(method, "conv4").named_parameters())
+    params = parameters_of(build(method, "conv4"))
     assert set(method.adapted(params)) == {"head.weight", "head.bias"}
     assert set(MAML().adapted(params)) == set(params)
 
@@ -73,7 +75,7 @@ def test_a_stack_is_separate_runs(options):
 def test_predictions_by_inner_step():
     """Row 0 is the network as it is; MAML without a body's step differs."""
     method = ANIL(inner_steps=2, inner_lr=0.3, test_steps=3)
-    networks, episode = build(method, "conv4").eval(), images().one(0)
+    networks, episode = build(method, "conv4").eval(), one(images(), 0)
     rows = method.predict_episode(networks, {}, episode)
     assert rows.shape == (4, 9, 3)
     torch.testing.assert_close(rows[0], networks(episode.query_x.flatten(0, 1)).detach())

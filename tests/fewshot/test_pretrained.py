@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_tasks import F64, images, sinusoids, train
+from small_tasks import F64, images, one, sinusoids, train
 
 from tlresearch.backbones.mlp import MLP
 from tlresearch.data.sinusoids import sinusoid, sinusoid_episodes, with_task
@@ -27,7 +27,7 @@ def test_the_loss_is_the_mean_over_all_samples_of_all_tasks():
 
 def test_it_adapts_at_test_as_maml_does():
     """The same rows from the same weights."""
-    episode = sinusoids().one(0)
+    episode = one(sinusoids(), 0)
     pretrained, maml = Pretrained(inner_lr=0.02, test_steps=3), MAML(inner_lr=0.02, test_steps=3)
     networks = pretrained.networks(MLP(hidden=(5,)), (1, 1, 1), 1, 0).to(F64)
     rows = pretrained.predict_episode(networks, {}, episode)
@@ -45,9 +45,9 @@ def test_the_oracle_sees_the_task_and_not_the_support_set():
     episodes, task = sinusoid_episodes(make_key(0, "t", torch.arange(2)), 4, 6, F64)
     episodes = with_task(episodes, task)
     networks = method.networks(MLP(hidden=(5,)), (3, 1, 1), 1, 0).to(F64)
-    rows = method.predict_episode(networks, {}, episodes.one(0))
+    rows = method.predict_episode(networks, {}, one(episodes, 0))
     assert rows.shape == (1, 6, 1) and method.sees_task
-    other = episodes.one(0)._replace(support_x=torch.zeros(1, 4, 3, dtype=F64))
+    other = one(episodes, 0)._replace(support_x=torch.zeros(1, 4, 3, dtype=F64))
     assert torch.equal(rows, method.predict_episode(networks, {}, other))
     assert method.loss(networks, {}, episodes).total > 0
 
@@ -56,6 +56,7 @@ def test_a_perfect_oracle_has_no_error():
     """Its x, A, φ suffice for y."""
     episodes, task = sinusoid_episodes(make_key(0, "t", torch.arange(2)), 4, 6, F64)
     told = with_task(episodes, task)
+    assert told.query_y is not None and episodes.query_y is not None
     x, a, phase = told.query_x.unbind(-1)
     torch.testing.assert_close(a * torch.sin(x - phase), told.query_y.squeeze(-1))
     torch.testing.assert_close(sinusoid(x.squeeze(1), task), told.query_y.flatten(1))

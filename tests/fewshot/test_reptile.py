@@ -3,7 +3,16 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from small_tasks import F64, WAYS, assert_stack_is_separate_runs, build, images, sinusoids, train
+from small_tasks import (
+    F64,
+    WAYS,
+    assert_stack_is_separate_runs,
+    build,
+    images,
+    one,
+    sinusoids,
+    train,
+)
 from torch.func import functional_call
 
 from tlresearch.backbones.mlp import MLP
@@ -92,7 +101,7 @@ def test_a_stack_is_separate_runs(options):
 def test_predictions_by_inner_step():
     """Minibatches of the support set alone."""
     method = Reptile(inner_steps=2, inner_lr=0.2, inner_batch=4, test_steps=3)
-    networks, episode = build(method, "mlp").eval(), images().one(0)
+    networks, episode = build(method, "mlp").eval(), one(images(), 0)
     rows = method.predict_episode(networks, {}, episode)
     assert len(rows) == 4
     for steps, row in enumerate(rows):

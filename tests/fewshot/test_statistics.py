@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_tasks import F64, build, images
+from small_tasks import F64, build, images, one
 from torch import nn
 
 from tlresearch.backbones.conv4 import Conv4
@@ -22,8 +22,8 @@ SUPPORT, QUERY = (torch.randn(n, 3, 4, 4, dtype=F64) * 2 + 1 for n in (5, 7))
 def norm(statistics):
     """A batch norm in a module, with scale 2 and shift 3."""
     module = nn.Sequential(BatchNorm2d(3)).to(F64)
-    nn.init.constant_(module[0].weight, 2.0)
-    nn.init.constant_(module[0].bias, 3.0)
+    nn.init.constant_(module.get_parameter("0.weight"), 2.0)
+    nn.init.constant_(module.get_parameter("0.bias"), 3.0)
     prepare_norms(module, statistics)
     return module
 
@@ -76,11 +76,11 @@ def test_running_averages_are_of_the_adapted_query_passes():
     for task in range(3):
         plain = MAML(inner_steps=2, inner_lr=0.3)
         twin = build(plain, "conv4")
-        inputs = []
+        inputs: list[torch.Tensor] = []
         twin.get_submodule("backbone.layers.0.1").register_forward_pre_hook(
-            lambda layer, args, inputs=inputs: inputs.append(args[0])
+            lambda layer, args, kept=inputs: kept.append(args[0])
         )
-        plain.predict_episode(twin, {}, batch.one(task))
+        plain.predict_episode(twin, {}, one(batch, task))
         means.append(inputs[-1].mean((0, 2, 3)).detach())
     found = networks.get_buffer("backbone.layers.0.1.running_mean")
     torch.testing.assert_close(found, 0.1 * torch.stack(means).mean(0))
@@ -89,7 +89,7 @@ def test_running_averages_are_of_the_adapted_query_passes():
 @pytest.mark.parametrize("statistics", ["transductive", "support", "running"])
 def test_a_prediction_depends_on_the_other_queries_only_if_transductive(statistics):
     """Another image among the queries changes the first prediction, or does not."""
-    method, episode = MAML(inner_steps=2, statistics=statistics), images().one(0)
+    method, episode = MAML(inner_steps=2, statistics=statistics), one(images(), 0)
     networks = build(method, "conv4").eval()
     first = method.predict_episode(networks, {}, episode)[:, 0]
     other = episode.query_x.clone()

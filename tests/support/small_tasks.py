@@ -35,6 +35,12 @@ def sinusoids(seed: int = 1, tasks: int = 3, shots: int = 4, queries: int = 5) -
     return sinusoid_episodes(keys, shots, queries, F64)[0]
 
 
+def one(batch: Episodes, place: int) -> Episodes:
+    """A single episode, without the first dimension."""
+    targets = (None if t is None else t[place] for t in batch[2:])
+    return Episodes(batch.support_x[place], batch.query_x[place], *targets)
+
+
 def build(method: Any, backbone: str, seed: int = 0) -> nn.Module:
     """The networks of a seed; scale and shift of norms are no ones and zeros."""
     networks = method.networks(BACKBONES[backbone], SHAPE, WAYS, seed).to(F64)
@@ -75,7 +81,8 @@ def central_differences(value: Callable[[], Tensor], at: Tensor, direction: Tens
         values = []
         for sign in (1, -1):
             at.data.copy_(start + sign * h * direction)
-            values.append(value().item())
+            with torch.no_grad():
+                values.append(value().item())
         found.append((values[0] - values[1]) / (2 * h))
     at.data.copy_(start)
     return found
@@ -119,7 +126,8 @@ def train(
     networks = [build(method, backbone, seed) for seed in seeds]
     state = stack([method.init(network) for network in networks])
     tensors = {name: torch.tensor(values, dtype=F64) for name, values in (fields or {}).items()}
-    settings = Train(steps=steps, lr=0.01, precision="fp64")
+    # Not Adam: it makes whole steps of the rounding noise in the biases in front of batch norm.
+    settings = Train(steps=steps, optimizer="sgd", momentum=0.9, lr=0.05, precision="fp64")
     training = start(seeds, stack_networks(networks), method, tensors, settings, state)
 
     def batch(step: int) -> tuple[Tensor | None, ...]:

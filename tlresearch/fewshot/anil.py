@@ -34,10 +34,9 @@ class ANIL(MAML):
         self, networks: nn.Module, params: Params, support: Tensor, query: Tensor, seen: Seen
     ) -> tuple[Tensor, Tensor]:
         """Features of support and queries."""
-        body = networks.get_submodule("backbone")
-        call = _part(body, "backbone.", params)
-        of_support = norms.support_pass(body, self.statistics, call, support)
-        return of_support, norms.query_pass(body, self.statistics, call, support, query, seen)
+        call = _part(networks.get_submodule("backbone"), "backbone.", params)
+        of_support = norms.support_pass(networks, self.statistics, call, support)
+        return of_support, norms.query_pass(networks, self.statistics, call, support, query, seen)
 
     def answer(
         self, networks: nn.Module, params: Params, support: Tensor, query: Tensor, seen: Seen

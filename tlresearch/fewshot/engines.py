@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tlresearch.data.episodes import Episodes
 from tlresearch.errors import UserError
+from tlresearch.fewshot.inner import parameters_of
 from tlresearch.fewshot.rows import inputs_of, targets_of, task_loss
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def mean_loss(
     Raises:
         UserError: the engine is not installed, or was to be mapped over a stack of seeds.
     """
-    if any(torch._C._functorch.is_functorch_wrapped_tensor(p) for p in networks.parameters()):
+    if not all(isinstance(p, nn.Parameter) for p in networks.parameters()):  # mapped
         raise UserError(
             f"engine: {engine} trains one seed at a time and cannot be stacked; set "
             "train.stack: 1, or engine: func"
@@ -73,7 +74,7 @@ def mean_loss(
     losses = []
     for support, query, *values in zip(*inputs_of(batch), strict=True):
         of_support, of_query = targets_of(batch, tuple(values))
-        params = dict(networks.named_parameters())
+        params = parameters_of(networks)
         support, query = method.encode(networks, params, support, query, {})
         moved = method.moved_module(networks)
         answers = run(package, method, moved, support, of_support, query)

@@ -14,10 +14,10 @@ from torch.func import functional_call
 
 from tlresearch.data.episodes import Episodes
 from tlresearch.fewshot import statistics as norms
-from tlresearch.fewshot.inner import Params, Rate, adapt, mean_over_tasks
+from tlresearch.fewshot.inner import Params, Rate, adapt, mean_over_tasks, parameters_of
 from tlresearch.fewshot.method import FewShotMethod
 from tlresearch.fewshot.rates import weights_of
-from tlresearch.fewshot.rows import inputs_of, targets_of, task_loss
+from tlresearch.fewshot.rows import batch_of, inputs_of, targets_of, task_loss
 from tlresearch.fewshot.statistics import Seen, Statistics
 from tlresearch.training.method import Loss
 from tlresearch.training.settings import Count, Positive
@@ -148,7 +148,7 @@ class GradientMethod(FewShotMethod):
             targets = targets_of(batch, values)
             return self.query_loss(networks, params, (support, query), targets, weights)
 
-        params = dict(networks.named_parameters())
+        params = parameters_of(networks)
         value, seen = mean_over_tasks(of_task, params, inputs_of(batch), self.task_chunk)
         norms.update_running(networks, seen)
         return Loss(value, {"query": value})
@@ -157,7 +157,7 @@ class GradientMethod(FewShotMethod):
         self, networks: nn.Module, state: Tree, episode: Episodes
     ) -> Float[Tensor, "rows queries outputs"]:
         """Outputs for the queries after 0, 1, … `test_steps` inner steps on the support set."""
-        batch = Episodes(*(None if t is None else t.unsqueeze(0) for t in episode))
+        batch = batch_of(episode)
         support, query, *values = (t.squeeze(0) for t in inputs_of(batch))
         target, _ = targets_of(batch, tuple(values))
         params = {name: p.detach() for name, p in networks.named_parameters()}

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import grad, grad_and_value, vmap
 from torch.utils import _pytree as pytree
 
@@ -23,6 +23,11 @@ Rate = float | Tensor | Mapping[str, Tensor]
 """α: one number, or by parameter name a tensor that broadcasts against the parameter."""
 
 Tree = Any
+
+
+def parameters_of(networks: nn.Module) -> Params:
+    """The parameters of networks by name."""
+    return dict[str, Tensor](networks.named_parameters())
 
 
 def adapt(

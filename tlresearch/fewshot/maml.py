@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tlresearch.data.episodes import Episodes
 from tlresearch.fewshot import engines
 from tlresearch.fewshot.gradient import GradientMethod
-from tlresearch.fewshot.inner import Params, Rate
+from tlresearch.fewshot.inner import Params, Rate, parameters_of
 from tlresearch.fewshot.rates import attach, per_step, rates_of
 from tlresearch.settings import Bounds
 from tlresearch.training.method import Loss
@@ -55,7 +55,7 @@ class MAML(GradientMethod):
     ) -> nn.Module:
         networks = super().networks(backbone, shape, classes, seed)
         if self.learn_rates == "per_step":
-            moved = self.adapted(dict(networks.named_parameters()))
+            moved = self.adapted(parameters_of(networks))
             attach(networks, per_step(moved, self.inner_lr, self.inner_steps))
         if self.multi_step_loss:
             networks.register_buffer("passes", torch.zeros(()))

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from tlresearch.fewshot.gradient import GradientMethod
-from tlresearch.fewshot.inner import Params, Rate
+from tlresearch.fewshot.inner import Params, Rate, parameters_of
 from tlresearch.fewshot.rates import attach, per_parameter, rates_of
 from tlresearch.training.settings import Positive
 
@@ -31,7 +31,7 @@ class MetaSGD(GradientMethod):
         self, backbone: Any, shape: tuple[int, int, int], classes: int, seed: int
     ) -> nn.Module:
         networks = super().networks(backbone, shape, classes, seed)
-        moved = self.adapted(dict(networks.named_parameters()))
+        moved = self.adapted(parameters_of(networks))
         attach(networks, per_parameter(moved, self.inner_lr))
         return networks
 

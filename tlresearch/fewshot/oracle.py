@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tlresearch.data.episodes import Episodes
 from tlresearch.fewshot.method import FewShotMethod
 from tlresearch.fewshot.pretrained import joint_loss
-from tlresearch.fewshot.rows import inputs_of
+from tlresearch.fewshot.rows import batch_of, inputs_of
 from tlresearch.training.method import Loss
 from tlresearch.training.tree import Tree
 
@@ -36,6 +36,5 @@ class Oracle(FewShotMethod):
         self, networks: nn.Module, state: Tree, episode: Episodes
     ) -> Float[Tensor, "1 queries outputs"]:
         """Values for the queries; the support set is not looked at."""
-        batch = Episodes(*(None if t is None else t.unsqueeze(0) for t in episode))
-        _, query, *_ = inputs_of(batch)
+        _, query, *_ = inputs_of(batch_of(episode))
         return networks(query.squeeze(0)).unsqueeze(0)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tlresearch.data.episodes import Episodes
 from tlresearch.fewshot import statistics as norms
 from tlresearch.fewshot.gradient import GradientMethod
-from tlresearch.fewshot.inner import Params, adapt, mean_over_tasks
+from tlresearch.fewshot.inner import Params, adapt, mean_over_tasks, parameters_of
 from tlresearch.fewshot.rows import inputs_of, targets_of, task_loss
 from tlresearch.fewshot.statistics import Seen
 from tlresearch.training.method import Loss
@@ -78,7 +78,7 @@ class Reptile(GradientMethod):
             value = task_loss(self.answer(networks, params | last, x, x, seen), y)
             return value, ({name: params[name].detach() - last[name] for name in last}, seen)
 
-        params = dict(networks.named_parameters())
+        params = parameters_of(networks)
         at = {name: value.detach() for name, value in params.items()}
         value, (away, seen) = mean_over_tasks(of_task, at, inputs_of(batch), self.task_chunk)
         norms.update_running(networks, seen)

@@ -7,6 +7,16 @@ from tlresearch.data.episodes import Episodes, labels
 from tlresearch.functional.losses import cross_entropy
 
 
+def batch_of(episode: Episodes) -> Episodes:
+    """A single episode as a batch of one."""
+
+    def first(t: Tensor | None) -> Tensor | None:
+        return None if t is None else t.unsqueeze(0)
+
+    x = (episode.support_x.unsqueeze(0), episode.query_x.unsqueeze(0))
+    return Episodes(*x, first(episode.support_y), first(episode.query_y))
+
+
 def inputs_of(batch: Episodes) -> tuple[Tensor, ...]:
     """(support_x, query_x), and for a regression (…, support_y, query_y), class by class.
 
