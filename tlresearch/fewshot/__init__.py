@@ -1,0 +1,1 @@
+"""Few-shot and meta-learning."""
