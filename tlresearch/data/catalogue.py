@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlresearch.data import checksums, embedded, formats
+from tlresearch.data import checksums, embedded, formats, omniglot
 from tlresearch.data.checksums import tensor_digest
 from tlresearch.data.formats import Split
 from tlresearch.data.sources import (
     DATA_VARIABLE,
     Dataset,
+    Digest,
     Layout,
     Package,
     Place,
+    Reader,
     data_root,
     fetch,
     find,
@@ -62,6 +64,13 @@ def _idx(folder: str, *digests: str) -> Layout:
 
 def _usps(folder: str) -> Layout:
     return Layout(folder, checksums.USPS, formats.read_usps_folder, formats.usps_digest)
+
+
+def _omniglot(
+    folder: str, names: str, digests: tuple[str, str], read: Reader, digest: Digest
+) -> Layout:
+    files = zip((names.format(name) for name in omniglot.SETS), digests, strict=True)
+    return Layout(folder, tuple(files), read, digest)
 
 
 _FOUR_FILES = "train-images-idx3-ubyte, train-labels-idx1-ubyte and the two t10k- ones (or .gz)"
@@ -140,6 +149,36 @@ DATASETS: dict[str, Dataset] = {
         ),
         torchvision="CIFAR10",
     ),
+    "omniglot": Dataset(
+        name="omniglot",
+        title="Omniglot",
+        class_names=(*omniglot.class_names("background"), *omniglot.class_names("evaluation")),
+        shape=(1, omniglot.SIDE, omniglot.SIDE),
+        train_size=19_280,
+        test_size=13_180,
+        licence="MIT",
+        source="Lake, Salakhutdinov and Tenenbaum, Science 350(6266), 2015",
+        obtain="put Lake's images_background.zip and images_evaluation.zip, or the two folders "
+        "that they unpack to, into ROOT/omniglot-py",
+        fingerprint="1e4d1339889b4efa882a81743c2f8f07fb87f354fba4843ae797aba1a86de368",
+        layouts=(
+            _omniglot(
+                *("omniglot", "{}.npz", checksums.OMNIGLOT),
+                *(omniglot.read_npz_folder, omniglot.npz_digest),
+            ),
+            _omniglot(
+                *("omniglot-py", "{}.zip", checksums.OMNIGLOT_ZIPS),
+                *(omniglot.read_zip_folder, omniglot.zip_digest),
+            ),
+            _omniglot(
+                *("omniglot-py", "{}/", checksums.OMNIGLOT),
+                *(omniglot.read_tree_folder, omniglot.tree_digest),
+            ),
+        ),
+        torchvision="Omniglot",
+        torchvision_argument="background",
+        test_classes=659,
+    ),
     "optdigits": Dataset(
         name="optdigits",
         title="Optical digits (8 × 8)",
@@ -192,13 +231,16 @@ def locate(name: str, root: Path | None = None) -> str | None:
     return None if place is None else str(place.folder)
 
 
-def load(name: str, root: Path | None = None, download: bool = True) -> ImageData:
+def load(
+    name: str, root: Path | None = None, download: bool = True, keep: bool = True
+) -> ImageData:
     """A data set of the catalogue, whole and checked; kept in memory for the next call.
 
     Args:
         name: a key of `DATASETS`.
         root: the data root; None for the environment variable TLRESEARCH_DATA.
         download: whether torchvision may download it when it is nowhere to be found.
+        keep: False where the caller keeps what it makes of it; Omniglot is 358 MB.
 
     Raises:
         UserError: unknown name, not to be had, or a file that is not the published one.
@@ -207,16 +249,18 @@ def load(name: str, root: Path | None = None, download: bool = True) -> ImageDat
     if dataset.package is not None:
         if locate(name) is None:
             raise UserError(f"{dataset.title} needs {dataset.package.name}; {dataset.obtain}")
-        return _read_package(dataset)
+        return (_read_package if keep else _read_package.__wrapped__)(dataset)
     place = find(dataset, root)
     if place is None:
         if not download:
             raise _not_found(dataset, root, "a download was not allowed")
+        if not dataset.torchvision:
+            raise _not_found(dataset, root, "torchvision cannot download it")
         try:
             place = fetch(dataset, root)
         except OSError as error:
             raise _not_found(dataset, root, f"the download failed ({error})") from error
-    return _read_place(dataset, place)
+    return (_read_place if keep else _read_place.__wrapped__)(dataset, place)
 
 
 def _not_found(dataset: Dataset, root: Path | None, reason: str) -> UserError:

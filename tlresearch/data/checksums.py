@@ -63,3 +63,10 @@ CIFAR10_BATCHES = (
     ("test_batch", "40351d587109b95175f43aff81a1287e"),
     ("batches.meta", "5ff9c542aee3614f3951f8cda6e48888"),
 )
+# SHA-256 of the drawings of Omniglot's background and evaluation sets, however they are stored.
+OMNIGLOT = (
+    "fe35852e0f2c5bd6b311bf414f3e5b4631f0149fd6aa36d64de1878ddc2c6108",
+    "52f21cdf0ef9ad0cb86dd8614d2dd50c3cef0173c3ffc3b946ec026735cfd4b8",
+)
+# The published MD5 of Lake's images_background.zip and images_evaluation.zip.
+OMNIGLOT_ZIPS = ("68d2efa1b9178cc56df9314c21c6e718", "6b91aef0f799c5bb55b94e3f2daec811")

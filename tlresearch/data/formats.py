@@ -33,7 +33,7 @@ IDX_FILES = (
 USPS_FILES = ("usps.bz2", "usps.t.bz2")
 CIFAR10_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, EOFError, ValueError, KeyError, OverflowError),
     *(zlib.error, zipfile.BadZipFile),
 )
@@ -58,7 +58,12 @@ def damaged(path: Path, found: str, expected: str) -> UserError:
 
 
 def present(folder: Path, name: str) -> Path | None:
-    """The file of that name in a folder, plain or with `.gz` added; None if neither is there."""
+    """The file of that name in a folder, plain or with `.gz` added; None if neither is there.
+
+    A name that ends in `/` is that of a folder.
+    """
+    if name.endswith("/"):
+        return folder / name if (folder / name).is_dir() else None
     return next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
 
 
@@ -83,7 +88,7 @@ def _idx_content(path: Path) -> bytes:
     try:
         packed = path.read_bytes()
         return gzip.decompress(packed) if path.suffix == ".gz" else packed
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise damaged(path, f"unreadable data ({error})", "a whole file") from error
 
 
@@ -150,7 +155,7 @@ def read_usps(path: Path, side: int = 16) -> Split:
         table = fields.reshape(-1, 1 + 2 * pixels)
         labels, index = table[:, 0].astype(np.int64), table[:, 1::2].astype(np.int64)
         values = np.round(table[:, 2::2].astype(np.float64), 3)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise damaged(path, f"unreadable data ({error})", expected) from error
     if not (index == np.arange(1, pixels + 1)).all():
         raise damaged(path, "a line with other features", expected)
@@ -182,7 +187,7 @@ def read_sheet(path: Path, side: int = 32) -> UInt8[Tensor, "n 3 side side"]:
         with Image.open(path, formats=["WEBP"]) as sheet:
             width, height = sheet.size
             pixels = np.array(sheet.convert("RGB"))
-    except (*_UNREADABLE, SyntaxError, Image.DecompressionBombError) as error:
+    except (*UNREADABLE, SyntaxError, Image.DecompressionBombError) as error:
         raise damaged(path, f"unreadable data ({error})", "a WebP sheet") from error
     if width % side or height % side:
         raise damaged(path, f"a sheet of {width} × {height}", f"whole tiles of {side} × {side}")
@@ -195,7 +200,7 @@ def read_sheet_labels(path: Path, classes: int = 10) -> tuple[Tensor, Tensor]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             train, test = arrays["train"], arrays["test"]
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         found = f"unreadable data ({error})"
         raise damaged(path, found, "an npz with train and test labels") from error
     return _labels(path, train, classes), _labels(path, test, classes)

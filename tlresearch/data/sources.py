@@ -11,6 +11,10 @@ from pathlib import Path
 from tlresearch.data import formats
 from tlresearch.data.formats import Split
 
+Reader = Callable[[Path], tuple[Split, Split]]
+"""From a folder to the train and the test set."""
+Digest = Callable[[Path], str]
+"""The hash of one file's content."""
 DATA_VARIABLE = "TLRESEARCH_DATA"
 
 
@@ -21,9 +25,10 @@ class Layout:
     folder: str
     """Relative to the data root; an absolute one is a place where a package installs it."""
     files: tuple[tuple[str, str], ...]
-    """Each file's name and the digest of its content. A file may also have `.gz` added."""
-    read: Callable[[Path], tuple[Split, Split]]
-    digest: Callable[[Path], str]
+    """Each file's name and the digest of its content. A file may also have `.gz` added; a name that
+    ends in `/` is a folder's."""
+    read: Reader
+    digest: Digest
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,12 @@ class Dataset:
     layouts: tuple[Layout, ...] = ()
     package: Package | None = None
     torchvision: str = ""
-    """The class of `torchvision.datasets` that downloads it into one of the layouts."""
+    """The class of `torchvision.datasets` that downloads it into one of the layouts; "": none."""
+    torchvision_argument: str = "train"
+    """The argument of that class that is true for the training set and false for the test set."""
+    test_classes: int = 0
+    """How many of the classes, the last ones, are of the test set alone, whose labels then count
+    from the first of them; 0: train and test have the same classes."""
 
     @property
     def classes(self) -> int:
@@ -145,7 +155,8 @@ def fetch(dataset: Dataset, root: Path | None) -> Place:
         socket.setdefaulttimeout(30.0)  # torchvision sets none: a silent firewall would hang it
         with tempfile.TemporaryDirectory(prefix=".download-", dir=goal) as folder:
             for train in (True, False):
-                getattr(datasets, dataset.torchvision)(folder, train=train, download=True)
+                which = {dataset.torchvision_argument: train}
+                getattr(datasets, dataset.torchvision)(folder, download=True, **which)
             place = _move(dataset, Path(folder), goal)
         return place
     except (OSError, RuntimeError, ImportError, http.client.HTTPException) as error:
