@@ -121,7 +121,7 @@ def test_named_sets_lie_under_the_root(tmp_path, monkeypatch):
         (0, "labels", lambda v: v[:-1], "19 labels where one for each of 20 images"),
         (0, "labels", lambda v: v + 0.5, "labels with fractions"),
         (0, "features", lambda v: v * np.nan, "features with NaN"),
-        (0, "features", lambda v: v[0], "20 images"),
+        (0, "features", lambda v: v[:, :-1], "20 labels where one for each of 19 images"),
         (1, "trainval_loc", lambda v: v - 1, "trainval_loc with the image 0 where a number from 1"),
         (1, "test_unseen_loc", lambda v: v + 1, "test_unseen_loc with the image 21"),
         (1, "att", lambda v: v[:, :-1], "5 class names where one for each of 4 columns"),

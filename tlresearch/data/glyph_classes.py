@@ -8,13 +8,12 @@ are seen, and a selection takes the validation part for unseen.
 
 import functools
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from tlresearch.data.checksums import tensor_digest
+from tlresearch.data.class_sets import ClassSet
 from tlresearch.data.zero_shot import ZeroShotData, ZeroShotSplit, check_split, divide
 
 GLYPHS = "glyphs"
@@ -22,19 +21,10 @@ TEST_FRACTION = 0.2
 """Of the images of each seen class; the rest is trained on."""
 
 
-class Classes(Protocol):
-    """Images by class: those of class c are `images[first[c] : first[c] + count[c]]`."""
-
-    images: Tensor
-    first: Tensor
-    count: Tensor
-    names: tuple[str, ...]
-
-
 def of_class_sets(
     name: str,
-    sets: Sequence[Classes],
-    values: Sequence[Float[Tensor, "classes attributes"]],
+    sets: Sequence[ClassSet],
+    values: Sequence[Tensor],
     attribute_names: tuple[str, ...],
     found: str,
 ) -> ZeroShotData:
@@ -43,7 +33,7 @@ def of_class_sets(
     Args:
         name: of the data set.
         sets: of training, validation and test classes; a class is in one of them.
-        values: attributes of their classes.
+        values: attributes of their classes, (classes, attributes) each.
         attribute_names: of the columns.
         found: where they are from.
 
@@ -60,7 +50,7 @@ def of_class_sets(
             images.append(part.images[start : start + count])
             labels.append(torch.full((count,), number, dtype=torch.int64))
     inputs, of = torch.cat(images).cpu(), torch.cat(labels)
-    train_classes, validation, test_classes = numbers
+    _, validation, test_classes = numbers
     seen = (of < test_classes.start).nonzero().squeeze(1)
     train, test_seen = divide(of, seen, TEST_FRACTION, f"{name} zero-shot test")
     split = ZeroShotSplit(train, test_seen, (of >= test_classes.start).nonzero().squeeze(1))

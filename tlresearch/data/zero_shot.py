@@ -66,7 +66,7 @@ def classes_in(labels: Int64[Tensor, " n"], images: Images) -> Int64[Tensor, " c
 
 def divide(
     labels: Int64[Tensor, " n"], images: Images, fraction: float, purpose: str
-) -> tuple[Images, Images]:
+) -> tuple[Int64[Tensor, " first"], Int64[Tensor, " second"]]:
     """The first and the second part of images: `fraction` of each class, rounded, is the second.
 
     At least one image of each class is in each part. The parts depend on labels, order and purpose
