@@ -9,11 +9,21 @@ import tlresearch
 
 ROOT = Path(tlresearch.__file__).parent
 ROOMS = [
-    {"errors", "settings", "schema", "own", "files", "variations", "yamlfile", "families"},
+    {
+        "errors",
+        "settings",
+        "schema",
+        "configs",
+        "own",
+        "files",
+        "variations",
+        "yamlfile",
+        "families",
+    },
     {"functional", "results", "selection"},
     {"backbones", "data"},
     {"training"},
-    {"continual"},
+    {"continual", "fewshot"},
     {"experiment"},
     {"launch", "inspection", "exporting"},
     {"cli"},

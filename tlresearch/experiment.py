@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tlresearch import families, own, schema, yamlfile
+from tlresearch.configs import plain_config
 from tlresearch.errors import UserError
 from tlresearch.results.published import Published
 from tlresearch.results.rows import check_unit
@@ -123,7 +124,7 @@ class Experiment:
     @property
     def metrics(self) -> list[str]:
         """Columns of the table."""
-        return list(self.header.metrics or ("acc", "forgetting", "learning_accuracy"))
+        return list(self.header.metrics or families.protocol(self.header.family).DEFAULT_METRICS)
 
 
 def load(path: Path, overrides: list[str] | None = None) -> Experiment:
@@ -168,24 +169,6 @@ def table_name(path: Path) -> str:
         last = len(parts) - 1 - parts[::-1].index("experiments")
         return "/".join(parts[last + 1 :])
     return parts[-1]
-
-
-def plain_config(value: Any, defaults: bool = True) -> Any:
-    """A configuration as JSON values; without `defaults`, fields at theirs are left out."""
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        return list(value) if isinstance(value, tuple) else value
-    plain: dict[str, Any] = {"kind": own.kind_name(type(value))}
-    for f in dataclasses.fields(value):
-        current = getattr(value, f.name)
-        if defaults or current != _default(f):
-            plain[f.name] = plain_config(current, defaults)
-    return plain
-
-
-def _default(f: dataclasses.Field[Any]) -> Any:
-    if f.default_factory is not dataclasses.MISSING:
-        return f.default_factory()
-    return f.default
 
 
 def _override(raw: dict[str, Any], text: str, where: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlresearch import own, schema
+from tlresearch import families, own, schema
 from tlresearch.errors import UserError
 from tlresearch.results import weights as kept
 from tlresearch.results.store import Record, Store, safe_name
@@ -253,17 +253,20 @@ def _loading_ours(
     import torch
 
     from tlresearch.backbones import BACKBONES, build
-    from tlresearch.data import catalogue
 
     try:
         fields = dict(config["backbone"])
         kind = fields.pop("kind")
         (name,) = [key for key, made in BACKBONES.items() if made.__name__ == kind]
         given = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
-        benchmark = config["benchmark"]
-        channels, rows, columns = catalogue.entry(benchmark["dataset"]).shape
-        pad = 2 * benchmark["pad"]
-        shape, classes = (channels, rows + pad, columns + pad), len(weights["head.weight"])
+        benchmark = schema.structure(
+            {k: v for k, v in config["benchmark"].items() if k != "kind"},
+            families.protocol(config["family"]).Benchmark,
+            "benchmark",
+            "the record",
+        )
+        shape, _ = families.protocol(config["family"]).sizes(benchmark)
+        classes = len(weights["head.weight"])
         with torch.device("meta"):
             expected = build(BACKBONES[name](**given), shape, classes, 0).state_dict()
     except (LookupError, TypeError, ValueError, UserError):

@@ -1,17 +1,29 @@
 """The families: where an experiment's `family` leads.
 
-A family's module `protocol` offers METHODS, Benchmark (the settings of its `benchmark:` section),
-METRICS, Method (what an own method derives from), StackRun, `check` and `run_stack`, and `held_out`
-if its benchmark says otherwise than by `validation` and `evaluate` what is held out; nothing else
-of a family is known outside it.
+A family's module `protocol` offers
+
+- METHODS; Benchmark (the settings of its `benchmark:` section); METRICS and DEFAULT_METRICS, the
+  columns of a table that names none; Method (what an own method derives from); StackRun;
+- `check(benchmark, method, label, train)` and `run_stack(run, device, files, …)`;
+- `datasets(benchmark)`, names of the catalogue; `fingerprint(benchmark)` of all data;
+  `load_data(benchmark, root)`, which refuses what is missing or damaged;
+- `sizes(benchmark)`, shape of an input and most units of a head; `total_steps(config)` of a run;
+- `held_out(benchmark, fraction)` if its benchmark says otherwise than by `validation` and
+  `evaluate` what is held out; `columns(config)` if its tables have columns of text.
+
+Nothing else of a family is known outside it.
 """
 
 import dataclasses
 import importlib
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-FAMILIES = {"continual": "tlresearch.continual.protocol"}
+FAMILIES = {
+    "continual": "tlresearch.continual.protocol",
+    "fewshot": "tlresearch.fewshot.protocol",
+}
 """Module of each family's protocol; imported when an experiment asks for it."""
 
 
@@ -34,3 +46,14 @@ def held_out(family: str, benchmark: Any, fraction: float) -> Any:
     if own is not None:
         return own(benchmark, fraction)
     return dataclasses.replace(benchmark, validation=fraction, evaluate="validation")
+
+
+def sizes(config: Any) -> tuple[tuple[int, int, int], int]:
+    """Shape of an input of a configuration, and the most units that its head can have."""
+    return protocol(config.family).sizes(config.benchmark)
+
+
+def datasets(configs: Iterable[Any]) -> list[str]:
+    """The catalogue's names of all data that some configurations use, sorted."""
+    names = {name for c in configs for name in protocol(c.family).datasets(c.benchmark)}
+    return sorted(names)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from tlresearch.backbones import build, conversion, foreign
+from tlresearch.configs import plain_config
 from tlresearch.errors import UserError
-from tlresearch.experiment import plain_config
 
 NET = '''
 from dataclasses import dataclass

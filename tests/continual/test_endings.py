@@ -12,6 +12,7 @@ from tlresearch.continual.protocol import run_stack
 from tlresearch.training.averages import Average
 from tlresearch.training.device import tf32
 from tlresearch.training.settings import check_train
+from tlresearch.training.stage import Stage
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -26,23 +27,23 @@ def test_a_seed_that_waited_long_enough_ends_its_task(tmp_path, monkeypatch, tra
     changes = {"evaluate_every": 10, "patience": 2, "tasks": 2} | SELECTED
     run = run_of(Naive(), [5, 2], class_order="fixed", **changes)
     seen: list[list[int]] = []
-    measured, begin_task = protocol.accuracy_per_seed, protocol._Journey._begin_task
+    measured, begin = protocol.accuracy_per_seed, Stage.begin
 
     def accuracy(training, data):
         if data[0] != "held out":
             return measured(training, data)
         return torch.tensor(SCORES[journeys[-1].step], dtype=torch.float64)
 
-    journeys: list[protocol._Journey] = []
+    journeys: list[Stage] = []
 
-    def spy(self):
-        begin_task(self)
+    def spy(self, stage):
+        begin(self, stage)
         journeys.append(self)
         seen.append(list(self.training.steps))
 
     monkeypatch.setattr(protocol._Journey, "_held_out", lambda self, place: "held out")
     monkeypatch.setattr(protocol, "accuracy_per_seed", accuracy)
-    monkeypatch.setattr(protocol._Journey, "_begin_task", spy)
+    monkeypatch.setattr(Stage, "begin", spy)
     outcomes = run_stack(run, CPU, files_in(tmp_path))
     assert seen == [[0, 0], [30, 50]]
     assert [outcome.details["steps"] for outcome in outcomes] == [60, 100]

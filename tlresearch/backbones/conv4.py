@@ -50,8 +50,8 @@ class Conv4Backbone(Backbone):
                 nn.Sequential(
                     nn.Conv2d(channels if block else inputs, channels, 3, padding=1),
                     BatchNorm2d(channels, track_running_stats=settings.statistics == "running"),
+                    nn.MaxPool2d(2),  # before ReLU, with which it commutes: a quarter of the work
                     nn.ReLU(),
-                    nn.MaxPool2d(2),
                 )
                 for block in range(_BLOCKS)
             )

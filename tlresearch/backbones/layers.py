@@ -24,9 +24,11 @@ def normalise_then_scale(layer: nn.modules.batchnorm._BatchNorm, x: Tensor) -> T
     """γ · (x − μ) / √(σ² + ε) + β, with γ and β outside `F.batch_norm`.
 
     Affine `F.batch_norm` inside `grad` inside `vmap` gives wrong second-order gradients without
-    a warning (seen with torch 2.14); without affine parameters they are right.
+    a warning (seen with torch 2.14); without affine parameters they are right. Where nobody
+    differentiates twice (`fuse_norms`), the affine one is used, which is faster.
     """
     layer._check_input_dim(x)
+    fused = getattr(layer, "fused", False)
     if layer.training and layer.num_batches_tracked is not None:
         layer.num_batches_tracked.add_(1)
     assert layer.momentum is not None
@@ -36,15 +38,31 @@ def normalise_then_scale(layer: nn.modules.batchnorm._BatchNorm, x: Tensor) -> T
         x.float() if wide else x,
         layer.running_mean,
         layer.running_var,
+        layer.weight if fused else None,
+        layer.bias if fused else None,
         training=layer.training or layer.running_mean is None,
         momentum=layer.momentum,
         eps=layer.eps,
     ).to(x.dtype)
+    if fused:
+        return normalised
     channels = (-1,) + (1,) * (x.ndim - 2)
     # Under autocast the activations are in half precision, and stay in it.
     scale = layer.weight.view(channels).to(normalised.dtype)
     shift = layer.bias.view(channels).to(normalised.dtype)
     return normalised * scale + shift
+
+
+def fuse_norms(module: nn.Module, fused: bool) -> None:
+    """Lets the batch norms of a module apply γ and β within `F.batch_norm`, or keep them outside.
+
+    Args:
+        module: changed in place; its parameters and buffers stay as they are.
+        fused: True only where no gradient is differentiated.
+    """
+    for layer in module.modules():
+        if isinstance(layer, BatchNorm1d | BatchNorm2d | BatchNorm3d):
+            layer.fused = fused
 
 
 class BatchNorm1d(nn.BatchNorm1d):
@@ -60,6 +78,9 @@ class BatchNorm1d(nn.BatchNorm1d):
         track_running_stats: False keeps none, so that evaluation uses the batch's statistics
             and the layer can stand in an inner loop (`grad` inside `vmap`).
     """
+
+    fused: bool = False
+    """See `fuse_norms`."""
 
     def __init__(
         self,
@@ -79,6 +100,9 @@ class BatchNorm1d(nn.BatchNorm1d):
 class BatchNorm2d(nn.BatchNorm2d):
     """γ · (x − μ) / √(σ² + ε) + β, per channel of an image; else as `BatchNorm1d`."""
 
+    fused: bool = False
+    """See `fuse_norms`."""
+
     def __init__(
         self,
         num_features: int,
@@ -96,6 +120,9 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 class BatchNorm3d(nn.BatchNorm3d):
     """γ · (x − μ) / √(σ² + ε) + β, per channel of a volume; else as `BatchNorm1d`."""
+
+    fused: bool = False
+    """See `fuse_norms`."""
 
     def __init__(
         self,

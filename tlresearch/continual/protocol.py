@@ -7,13 +7,11 @@ first task), so the accuracy on a task not yet seen is 0.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tlresearch.backbones import Settings
 from tlresearch.continual import METHODS
 from tlresearch.continual.method import ContinualMethod
 from tlresearch.data import catalogue
@@ -23,48 +21,33 @@ from tlresearch.data.tasks import Pool, StreamSettings, TaskStream, check_stream
 from tlresearch.errors import AgreedError, UserError
 from tlresearch.functional import metrics
 from tlresearch.training import checkpoint, tree
-from tlresearch.training.averages import Average
-from tlresearch.training.best import Best
 from tlresearch.training.device import dtype_of, peak_memory, tf32
 from tlresearch.training.distributed import ALONE, Onlooker, Processes
 from tlresearch.training.evaluation import accuracy_per_seed
-from tlresearch.training.loop import Training, fit, start
+from tlresearch.training.loop import Training, start
 from tlresearch.training.observer import CHECKPOINT_SECONDS, RunFiles, RunObserver
+from tlresearch.training.runs import Outcome, StackRun
 from tlresearch.training.settings import Train
 from tlresearch.training.stack import stack_networks
+from tlresearch.training.stage import Stage
 from tlresearch.training.weights import weights_of
 
-__all__ = ["METHODS", "METRICS", "Benchmark", "Method", "Outcome", "StackRun", "check", "run_stack"]
+__all__ = [
+    "DEFAULT_METRICS",
+    "METHODS",
+    "METRICS",
+    "Benchmark",
+    "Method",
+    "Outcome",
+    "StackRun",
+    "check",
+    "run_stack",
+]
 
 Benchmark = StreamSettings
 Method = ContinualMethod
 METRICS = tuple(metrics.METRICS)
-
-
-@dataclass(frozen=True)
-class StackRun:
-    """What one stack runs: seeds (and strengths) of one method in one setting."""
-
-    benchmark: StreamSettings
-    backbone: Settings
-    method: ContinualMethod
-    train: Train
-    seeds: list[int]
-    fields: dict[str, list[float]]
-    """Numeric settings of the method that differ within the stack, one value per seed."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one seed's run came to."""
-
-    metrics: dict[str, float]
-    arrays: dict[str, Any]
-    status: str
-    reason: str | None
-    details: dict[str, Any] = field(default_factory=dict)
-    weights: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
-    """The networks' `state_dict` after the last task, on the CPU; empty for a failed seed."""
+DEFAULT_METRICS = ("acc", "forgetting", "learning_accuracy")
 
 
 def check(benchmark: StreamSettings, method: ContinualMethod, label: str, train: Train) -> None:
@@ -97,6 +80,34 @@ def check(benchmark: StreamSettings, method: ContinualMethod, label: str, train:
             "train.checkpoint: 'selected' needs a held-out part of the training data; set "
             "benchmark.validation to a fraction above 0, e.g. 0.1"
         )
+
+
+def datasets(benchmark: StreamSettings) -> tuple[str, ...]:
+    """The catalogue's names of the data."""
+    return (benchmark.dataset,)
+
+
+def fingerprint(benchmark: StreamSettings) -> str:
+    """That of the data."""
+    return catalogue.entry(benchmark.dataset).fingerprint
+
+
+def load_data(benchmark: StreamSettings, root: Any = None) -> None:
+    """Refuses data that are missing or damaged."""
+    catalogue.load(benchmark.dataset, root)
+
+
+def sizes(benchmark: StreamSettings) -> tuple[tuple[int, int, int], int]:
+    """Shape of an image, and the most units that the head can have."""
+    entry = catalogue.entry(benchmark.dataset)
+    channels, height, width = entry.shape
+    pad = 2 * benchmark.pad
+    return (channels, height + pad, width + pad), entry.classes * benchmark.tasks
+
+
+def total_steps(config: Any) -> int:
+    """Optimiser steps of a run."""
+    return config.train.steps * config.benchmark.tasks
 
 
 def run_stack(
@@ -179,22 +190,14 @@ class _Journey:
             self.observer = RunObserver(training, files, self.place, progress, checkpoint_seconds)
         shape = (len(run.seeds), stream.tasks + 1, stream.tasks)
         self.matrix = torch.full(shape, float("nan"), dtype=torch.float64)
-        self.stage, self.step = 0, 0
-        self.best: Best | None = None
-        self.waited = torch.zeros(len(run.seeds), dtype=torch.int64)
-        """Evaluations of this task without a better one."""
+        self.stage, self.learning = 0, Stage(training)
         self.seconds, self.began = 0.0, time.monotonic()
 
     def place(self, step: int) -> dict[str, Any]:
         """What a checkpoint says of the way so far."""
-        best = self.best and {
-            "score": self.best.score,
-            "params": self.best.params,
-            "buffers": self.best.buffers,
-        }
         seconds = self.seconds + time.monotonic() - self.began
         place = {"stage": self.stage, "step": step, "matrix": self.matrix}
-        return place | {"best": best, "waited": self.waited, "seconds": seconds}
+        return place | self.learning.place() | {"seconds": seconds}
 
     def resume(self) -> None:
         """Goes to where the checkpoint was, if there is one."""
@@ -207,37 +210,38 @@ class _Journey:
         if place is None:
             self._shorten_log()
             return
-        self.stage, self.step, self.matrix = place["stage"], place["step"], place["matrix"].cpu()
-        self.seconds, self.waited = place["seconds"], place["waited"].cpu()
-        self.best = Best(**place["best"]) if place["best"] else None
+        self.stage, self.matrix, self.seconds = (
+            place["stage"],
+            place["matrix"].cpu(),
+            place["seconds"],
+        )
+        self.learning.go_to(place)
         self._shorten_log()
-        self.observer.progress(self.stage * self.run.train.steps + self.step)
+        self.observer.progress(self.stage * self.run.train.steps + self.learning.step)
 
     def _shorten_log(self) -> None:
         if self.processes.is_main:
-            self.files.log_lines_before(self.stage, self.step)
+            self.files.log_lines_before(self.stage, self.learning.step)
 
     def _fits(self, place: dict[str, Any]) -> bool:
         """Whether a checkpoint's place is on this way."""
-        best, shapes = place["best"], _shapes(self.training.stack.params)
         return (
             place["stage"] in range(self.stream.tasks + 1)
-            and place["step"] in range(self.run.train.steps + 1)
             and place["matrix"].shape == self.matrix.shape
-            and place["waited"].shape == self.waited.shape
             and place["seconds"] >= 0
-            and (best is None or _shapes(best["params"]) == shapes)
+            and self.learning.fits(place)
         )
 
     def travel(self) -> None:
         """Learns the remaining tasks."""
-        if self.stage == 0 and self.step == 0:
+        if self.stage == 0 and self.learning.step == 0:
             self._measure(0)
         while self.stage < self.stream.tasks and None in self.training.failures:
             self._learn()
             self._remember()
             self._measure(self.stage + 1)
-            self.stage, self.step, self.best = self.stage + 1, 0, None
+            self.stage += 1
+            self.learning.reset()
             self.observer.save_if_due(0)
 
     def outcomes(self) -> list[Outcome]:
@@ -258,73 +262,19 @@ class _Journey:
 
     def _learn(self) -> None:
         """Trains on the current task."""
-        train, training = self.run.train, self.training
-        if self.step == 0:
-            self._begin_task()
+        train, learning = self.run.train, self.learning
+        if learning.step == 0:
+            learning.begin(self.stage)
         self.observer.stage = self.stage
         pools, part = self._training_pools(), self.processes.part
         count = train.steps * train.accumulate
         batches = StageBatches(self.stream, pools, self.stage, train.batch_size, count, part)
-        if train.checkpoint == "last":
-            fit(training, batches.batch, train.steps, self.step, self.observer)
-            if training.average:
-                training.average.swap(training.stack)
-        else:
-            self._fit_and_select(batches)
-        training.average = None
-        self._stop_broken()
-        self.observer.flush()
+        learning.learn(batches.batch, self.observer, self._scores, f"task {self.stage + 1}")
 
-    def _stop_broken(self) -> None:
-        """Stops the seeds whose last step broke their weights; no later loss would tell."""
-        training = self.training
-        for place, failure in enumerate(training.failures):
-            weights = (p[place] for p in training.stack.params.values())
-            if failure is None and not all(bool(w.isfinite().all()) for w in weights):
-                steps = training.steps[place]
-                training.stop(
-                    place, f"its weights were not finite after task {self.stage + 1}, {steps} steps"
-                )
-
-    def _begin_task(self) -> None:
-        """What starts anew with each task."""
-        train, training = self.run.train, self.training
-        training.wake(self.stage * train.steps)
-        self.waited.zero_()
-        if train.reset_optimizer and self.stage > 0:
-            training.reset_optimizer()
-        if train.average:
-            training.average = Average.start(training.stack, train.average)
-
-    def _fit_and_select(self, batches: StageBatches) -> None:
-        """Trains, and ends with each seed's weights that were best on the held-out part."""
-        train, training = self.run.train, self.training
-        best = self.best = self.best or Best.start(training.stack)
-        if self.step and (self.step % train.evaluate_every == 0 or self.step == train.steps):
-            self._select(best)  # the checkpoint of this step was written before its evaluation
-        while self.step < train.steps and any(training.active):
-            until = min(
-                self.step - self.step % train.evaluate_every + train.evaluate_every, train.steps
-            )
-            fit(training, batches.batch, until, self.step, self.observer)
-            self.step = until
-            self._select(best)
-        best.restore(training.stack)
-
-    def _select(self, best: Best) -> None:
-        """Keeps what is better than before, and stops the seeds that have waited long enough."""
-        training, patience = self.training, self.run.train.patience
+    def _scores(self) -> Tensor:
+        """Accuracy of each seed on the held-out part of the current task."""
         held_out = [self._held_out(place) for place in range(len(self.run.seeds))]
-        if training.average:
-            training.average.swap(training.stack)
-        scores = self.processes.from_main(accuracy_per_seed(training, held_out))
-        better = best.update(training.stack, scores).cpu()
-        if training.average:
-            training.average.swap(training.stack)
-        self.waited = torch.where(better, 0, self.waited + 1)
-        for place, waited in enumerate(self.waited.tolist()):
-            if patience and waited >= patience and training.active[place]:
-                training.stop(place, None)
+        return self.processes.from_main(accuracy_per_seed(self.training, held_out))
 
     def _held_out(self, place: int) -> Any:
         pool = self._of_stage(self.stream.held_out_pools[place])
@@ -367,7 +317,3 @@ class _Journey:
             scores = self.processes.from_main(accuracy_per_seed(self.training, data)).cpu()
             failed = torch.tensor([reason is not None for reason in self.training.failures])
             self.matrix[:, row, task] = scores.masked_fill(failed, float("nan"))
-
-
-def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in tensors.items()}

@@ -118,6 +118,28 @@ def permutation(key: Key, size: int) -> Tensor:
     return bits(key, (size,)).argsort(dim=-1, stable=True)
 
 
+def distinct(key: Key, below: Tensor | int, size: int) -> Int64[Tensor, "*streams size"]:
+    """`size` distinct integers of [0, below), each ordered choice equally likely.
+
+    Floyd's algorithm (Bentley and Floyd, CACM 30(9), 1987) makes the set in `size` steps for all
+    keys at once, whatever `below` is; a permutation then makes its order random.
+
+    Args:
+        key: keys of any shape.
+        below: integer, or int64 tensor of the keys' shape; at least `size`.
+        size: how many, at least 1.
+    """
+    words = bits(key, (2 * size,))
+    chosen = torch.full_like(words[..., :size], -1)
+    for i in range(size):
+        last = torch.as_tensor(below, device=key.device) - size + i
+        drawn = words[..., i] % (last + 1)
+        taken = (chosen == drawn.unsqueeze(-1)).any(-1)
+        chosen[..., i] = torch.where(taken, last, drawn)
+    order = words[..., size:].argsort(dim=-1, stable=True)
+    return chosen.gather(-1, order)
+
+
 def categorical(
     key: Key, probabilities: Float[Tensor, "*batch classes"], first: int = 0
 ) -> Int64[Tensor, "*batch"]:

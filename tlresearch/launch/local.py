@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from tlresearch import families, own
+from tlresearch.configs import plain_config
 from tlresearch.errors import UserError
-from tlresearch.experiment import Experiment, plain_config
+from tlresearch.experiment import Experiment
 from tlresearch.files import FULL, claim, remove_leftovers
 from tlresearch.launch.plan import Plan, Stack, host, stack_run, versions
 from tlresearch.launch.waiting import Outdated, is_missing, missing_stacks, sources_of
@@ -115,7 +116,7 @@ def _run_stack(work: Work, stack: Stack, source: str, files: RunFiles) -> None:
     config = stack.cells[0].config
     if experiment.header.debug:
         files.checkpoint.unlink(missing_ok=True)
-    reporter.begin(stack, config.train.steps * config.benchmark.tasks)
+    reporter.begin(stack, families.protocol(config.family).total_steps(config))
     began = time.time()
     try:
         with _blaming(work, stack):
@@ -146,7 +147,7 @@ def _run_stack(work: Work, stack: Stack, source: str, files: RunFiles) -> None:
                 "setting": cell.setting,
                 "seed": cell.seed,
                 "key": key,
-                "source": source,
+                "source": outcome.source or source,
                 "status": outcome.status,
                 "reason": outcome.reason,
                 "checkpoint": config.train.checkpoint,
@@ -219,4 +220,5 @@ def run_files(store: Store, stack: Stack, source: str, processes: int = 1) -> Ru
     words = [source, *stack.keys, *([f"{processes} processes"] if processes > 1 else [])]
     name = hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
     folder = store.root / "records" / store.table / "runs" / name
-    return RunFiles(folder / "checkpoint.pt", folder / "metrics.jsonl")
+    trained = store.root / "records" / "trained"
+    return RunFiles(folder / "checkpoint.pt", folder / "metrics.jsonl", trained)

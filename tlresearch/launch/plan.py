@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from tlresearch import families, own, schema
-from tlresearch.data import catalogue
+from tlresearch.configs import plain_config
 from tlresearch.errors import UserError
-from tlresearch.experiment import Cell, Config, Experiment, plain_config
+from tlresearch.experiment import Cell, Config, Experiment
 from tlresearch.files import set_aside
-from tlresearch.launch.probing import Prober, is_foreign, sizes
+from tlresearch.launch.probing import Prober, is_foreign
 from tlresearch.results.store import Store, write_json_atomic
 from tlresearch.settings import Bounds
 
@@ -90,9 +90,9 @@ def make_plan(
     """
     debug = experiment.header.debug
     prober = Prober() if probing and not debug else None
-    # The fingerprint that `catalogue.load` holds the data to; a table can be read without them.
+    # The fingerprint that loading holds the data to; a table can be read without them.
     named = [
-        (c.key(catalogue.entry(c.config.benchmark.dataset).fingerprint), c)
+        (c.key(families.protocol(c.config.family).fingerprint(c.config.benchmark)), c)
         for c in experiment.cells
     ]
     cells = dict(reversed(named))
@@ -137,7 +137,7 @@ def _stacks(group: dict[str, Cell], size: int) -> list[Stack]:
 
 def _check_networks(config: Config) -> None:
     """Refuses a backbone that does not fit the images."""
-    shape, _ = sizes(config)
+    shape, _ = families.sizes(config)
     if is_foreign(config):  # somebody else's code need not know the meta device
         with torch.random.fork_rng(devices=[]):
             config.backbone.build(shape)
@@ -277,7 +277,7 @@ def stack_size(config: Config, device: torch.device) -> int:
         return 1
     if device.type == "cuda":
         return LARGEST_STACK
-    shape, classes = sizes(config)
+    shape, classes = families.sizes(config)
     with own.blamed("the networks cannot be built") if is_foreign(config) else nullcontext():
         networks = config.method.networks(config.backbone, shape, classes, 0)
     parameters = sum(p.numel() for p in networks.parameters())

@@ -3,10 +3,10 @@
 import dataclasses
 import json
 
-from tlresearch import own
+from tlresearch import families, own
 from tlresearch.backbones.foreign import Foreign
-from tlresearch.data import catalogue
-from tlresearch.experiment import Cell, Config, plain_config
+from tlresearch.configs import plain_config
+from tlresearch.experiment import Cell, Config
 from tlresearch.training.probe import Case, probe
 from tlresearch.training.settings import Train
 
@@ -14,14 +14,6 @@ from tlresearch.training.settings import Train
 def is_foreign(config: Config) -> bool:
     """Whether a configuration holds code or a backbone that is not ours."""
     return isinstance(config.backbone, Foreign) or bool(own.sources(config))
-
-
-def sizes(config: Config) -> tuple[tuple[int, int, int], int]:
-    """Shape of an image, and the most units that the head can have."""
-    entry = catalogue.entry(config.benchmark.dataset)
-    channels, height, width = entry.shape
-    pad = 2 * config.benchmark.pad
-    return (channels, height + pad, width + pad), entry.classes * config.benchmark.tasks
 
 
 @dataclasses.dataclass
@@ -62,7 +54,7 @@ class Prober:
 
 
 def _case(config: Config, label: str, fields: tuple[str, ...]) -> Case:
-    shape, classes = sizes(config)
+    shape, classes = families.sizes(config)
     method, backbone = config.method, config.backbone
     return Case(
         label=label,

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tlresearch import families
+from tlresearch.configs import plain_config
 from tlresearch.data import catalogue
-from tlresearch.experiment import Experiment, plain_config
+from tlresearch.experiment import Experiment
 from tlresearch.launch.local import Reporter
 from tlresearch.launch.plan import Plan, Stack
 from tlresearch.launch.waiting import RERUNS
@@ -70,7 +72,7 @@ def details(experiment: Experiment, root: Path | None = None) -> str:
         settings = _settings(experiment, label)
         words = [str(experiment.header.methods[label]["name"]), *settings]
         lines.append(f"  {label}: {', '.join(words)}")
-    for name in sorted({cell.config.benchmark.dataset for cell in experiment.cells}):
+    for name in families.datasets(cell.config for cell in experiment.cells):
         found = catalogue.locate(name, root)
         where = f"found at {found}" if found else "not found here; see 'tlresearch data'"
         lines.append(f"  data: {name} ({where})")

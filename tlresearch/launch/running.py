@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from tlresearch import experiment as experiments
-from tlresearch.data import catalogue
+from tlresearch import families
 from tlresearch.errors import AgreedError, UserError, notice
 from tlresearch.experiment import Experiment
 from tlresearch.files import claim, silently
@@ -310,8 +310,8 @@ def _check_threads(options: argparse.Namespace, made: Plan, plan_store: Store) -
 
 def _check_data(experiment: Experiment, root: Path | None) -> None:
     """Refuses before any work data that are missing or damaged."""
-    for name in sorted({cell.config.benchmark.dataset for cell in experiment.cells}):
-        catalogue.load(name, root)
+    for cell in {id(cell.config): cell for cell in experiment.cells}.values():
+        families.protocol(cell.config.family).load_data(cell.config.benchmark, root)
 
 
 def check_root(root: Path | None) -> None:

@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from tlresearch.configs import plain_config
 from tlresearch.errors import UserError
-from tlresearch.experiment import Cell, plain_config
+from tlresearch.experiment import Cell
 from tlresearch.launch.local import Reporter
 from tlresearch.launch.plan import Stack
 from tlresearch.results.store import safe_name

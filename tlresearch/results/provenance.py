@@ -1,7 +1,9 @@
 """Which source files made a number, as one hash.
 
 A record carries the hash of the modules that its run could reach by imports; a table marks rows
-that older code made as stale. Comments, docstrings and layout do not count.
+that older code made as stale. Comments, docstrings and layout do not count. What a package's
+`__init__` imports does not count either: it is a table of names, of which a run uses one, and the
+module behind that one is named to `source_hash`.
 """
 
 import ast
@@ -39,7 +41,7 @@ def reachable(modules: Iterable[str]) -> set[str]:
         if name in found or _file(name) is None:
             continue
         found.add(name)
-        waiting += _imports(name)
+        waiting += [] if _is_package(name) else _imports(name)
     return found
 
 
@@ -77,10 +79,22 @@ def _named(tree: ast.Module) -> list[str]:
     return [n for n in names if n.split(".")[0] == PACKAGE]
 
 
+def _is_package(name: str) -> bool:
+    path = _file(name)
+    return path is not None and path.name == "__init__.py"
+
+
 @cache
 def _code(name: str) -> bytes:
-    """The module's statements, as text that no docstring, comment or layout changes."""
-    return _dump(_tree(name)).encode()
+    """The module's statements, as text that no docstring, comment or layout changes.
+
+    Of a package only what it defines: neither its imports nor its tables.
+    """
+    tree = _tree(name)
+    if _is_package(name):
+        kinds = ast.FunctionDef | ast.ClassDef
+        tree = ast.Module([node for node in tree.body if isinstance(node, kinds)], [])
+    return _dump(tree).encode()
 
 
 def _dump(node: object) -> str:

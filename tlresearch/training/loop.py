@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from tlresearch.backbones.layers import dropout_keys
+from tlresearch.backbones.layers import dropout_keys, fuse_norms
 from tlresearch.functional import random
 from tlresearch.training.averages import Average
 from tlresearch.training.device import autocast
@@ -181,6 +181,7 @@ def start(
 ) -> Training:
     """A training at step 0."""
     keys = dropout_keys(stack.module)
+    fuse_norms(stack.module, not method.second_order)
     device = next(iter(stack.params.values())).device
     return Training(
         seeds=list(seeds),
@@ -213,7 +214,7 @@ def fit(
 
     Args:
         training: what is trained.
-        batch: the fields of `Labelled`, stacked: (S, B, …). Step t takes the batches
+        batch: the fields of the method's `Batch`, stacked: (S, B, …). Step t takes the batches
             t · accumulate … (t + 1) · accumulate − 1.
         steps: length of this stage; the schedule runs over `train.steps`.
         first_step: where to go on.
@@ -314,10 +315,10 @@ def _bind_loss(training: Training) -> Callable[..., Loss]:
     def loss(
         networks: nn.Module, fields: dict[str, Tensor], state: Tree, *batch: Tensor
     ) -> tuple[Tensor, ...]:
-        labelled = Labelled(*batch)
-        if last and labelled.x.dim() == 4:
-            labelled = labelled._replace(x=labelled.x.contiguous(memory_format=torch.channels_last))
-        value = with_fields(method, fields).loss(networks, state, labelled)
+        given = method.Batch(*batch)
+        if last and isinstance(given, Labelled) and given.x.dim() == 4:
+            given = given._replace(x=given.x.contiguous(memory_format=torch.channels_last))
+        value = with_fields(method, fields).loss(networks, state, given)
         names[:] = value.terms
         return (value.total, *value.terms.values())
 

@@ -70,6 +70,9 @@ class Method:
 
     second_order: ClassVar[bool] = False
     """Whether `loss` differentiates a gradient; then norms must be exact in second order."""
+    Batch: ClassVar[type] = Labelled
+    """What `loss` is given: a NamedTuple of tensors, or None, each with the seeds first in the
+    loop's batches."""
 
     def networks(
         self, backbone: Any, shape: tuple[int, int, int], classes: int, seed: int

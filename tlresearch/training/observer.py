@@ -26,6 +26,8 @@ class RunFiles:
 
     checkpoint: Path
     log: Path
+    trained: Path | None = None
+    """Folder of trainings that several runs share; None: nothing is shared."""
 
     @property
     def lock(self) -> Path:
@@ -65,6 +67,8 @@ class RunObserver:
     """Which stage trains now, for the log."""
     track: Callable[[dict[str, Any]], None] = lambda entry: None
     """Told of each line of the log."""
+    samples: int | None = None
+    """Of a seed's pass; None: `train.batch_size`."""
     _last_save: float = field(default_factory=time.monotonic)
     _last_log: float = field(default_factory=time.monotonic)
     _unreported: int = 0
@@ -106,7 +110,8 @@ class RunObserver:
     def _costs(self) -> dict[str, float]:
         """Samples of all active seeds a second since the last line, and the peak of memory."""
         train, now = self.training.train, time.monotonic()
-        samples = self._unlogged * train.batch_size * train.accumulate * sum(self.training.active)
+        each = (self.samples or train.batch_size) * train.accumulate
+        samples = self._unlogged * each * sum(self.training.active)
         rate = samples / max(now - self._last_log, 1e-9)
         self._unlogged, self._last_log = 0, now
         device = next(iter(self.training.stack.params.values())).device

@@ -1,0 +1,286 @@
+"""The order of few-shot learning: train on the training classes, then be measured on episodes.
+
+A training that was done before, in this table or another, is not done again: see `trained`.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tlresearch import own
+from tlresearch.errors import UserError
+from tlresearch.fewshot import METHODS, checks, trained
+from tlresearch.fewshot.evaluation import evaluate
+from tlresearch.fewshot.method import FewShotMethod
+from tlresearch.fewshot.settings import FewShotSettings
+from tlresearch.fewshot.tasks import (
+    Tasks,
+    datasets,
+    fingerprint,
+    held_out,
+    load_data,
+    load_tasks,
+    sizes,
+)
+from tlresearch.files import claim
+from tlresearch.results.provenance import source_hash
+from tlresearch.training import checkpoint, tree
+from tlresearch.training.device import dtype_of, peak_memory, tf32
+from tlresearch.training.distributed import ALONE, Processes
+from tlresearch.training.loop import Training, start
+from tlresearch.training.observer import CHECKPOINT_SECONDS, RunFiles, RunObserver
+from tlresearch.training.runs import Outcome, StackRun
+from tlresearch.training.stack import stack_networks
+from tlresearch.training.stage import Stage
+from tlresearch.training.weights import weights_of
+
+__all__ = [
+    "METHODS",
+    "Outcome",
+    "StackRun",
+    "datasets",
+    "fingerprint",
+    "held_out",
+    "load_data",
+    "sizes",
+]
+
+Benchmark = FewShotSettings
+Method = FewShotMethod
+CURVE = 10
+"""Inner steps whose values are metrics of their own."""
+METRICS = (
+    *("acc", "mse", "ci_episodes", "train_steps"),
+    *(f"{name}_{step}" for name in ("acc", "mse") for step in range(CURVE + 1)),
+)
+DEFAULT_METRICS = ("acc", "ci_episodes", "train_steps")
+
+check = checks.check
+
+
+def total_steps(config: Any) -> int:
+    """Optimiser steps of a run."""
+    return 0 if config.method.trains_on == "nothing" else config.train.steps
+
+
+def columns(config: Any) -> dict[str, str]:
+    """Columns of text of a row."""
+    return config.method.notes()
+
+
+def run_stack(
+    run: StackRun,
+    device: torch.device,
+    files: RunFiles,
+    root: Any = None,
+    progress: Callable[[int], None] = lambda steps: None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    track: Callable[[dict[str, Any]], None] = lambda entry: None,
+    processes: Processes = ALONE,
+    streamed: bool | None = None,
+) -> list[Outcome]:
+    """Trains the seeds of a stack, or takes what was trained before, and measures them.
+
+    Args:
+        run: what to run.
+        device: where.
+        files: its checkpoint (removed by the caller when the records are written), its log, and
+            the folder of shared trainings.
+        root: data root; None: where the environment says.
+        progress: told of the steps done.
+        checkpoint_seconds: time between checkpoints.
+        track: told of each line of the log.
+        processes: one only.
+        streamed: has no effect, as few-shot data are small.
+
+    Raises:
+        UserError: several processes, or data that are missing or damaged.
+    """
+    if processes.size > 1:
+        raise UserError("few-shot experiments run in one process; start them without torchrun")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    tasks = load_tasks(run.benchmark, device, dtype_of(run.train.precision), root)
+    journey = _Journey(run, tasks, begin(run, tasks, device), files)
+    journey.observer = RunObserver(
+        journey.training, files, journey.place, progress, checkpoint_seconds, track=track,
+        samples=journey.samples,
+    )  # fmt: skip
+    with tf32(run.train.tf32):
+        journey.train()
+        return journey.outcomes()
+
+
+def begin(run: StackRun, tasks: Tasks, device: torch.device) -> Training:
+    """The networks of all seeds at initialisation."""
+    dtype = dtype_of(run.train.precision)
+    units = tasks.units(run.method)
+    shape = tasks.shape_for(run.method)
+    networks = [
+        run.method.networks(run.backbone, shape, units, seed).to(dtype) for seed in run.seeds
+    ]
+    if run.train.channels_last:
+        networks = [network.to(memory_format=torch.channels_last) for network in networks]
+    state = tree.stack([run.method.init(network.to(device)) for network in networks])
+    fields = {
+        name: torch.tensor(values, dtype=dtype, device=device)
+        for name, values in run.fields.items()
+    }
+    stack = stack_networks(networks, device)
+    return start(run.seeds, stack, run.method, fields, run.train, state)
+
+
+class _Journey:
+    """One stack on its way."""
+
+    observer: RunObserver
+
+    def __init__(self, run: StackRun, tasks: Tasks, training: Training, files: RunFiles) -> None:
+        self.run, self.tasks, self.training, self.files = run, tasks, training, files
+        self.learning = Stage(training)
+        self.seconds, self.began = 0.0, time.monotonic()
+        print_ = fingerprint(run.benchmark)
+        self.keys = [trained.training_key(run, i, print_) for i in range(len(run.seeds))]
+        self.source = training_source(run)
+        self.trained_by: str | None = None
+        """Hash of other code than the current one that trained the networks, if it did."""
+
+    @property
+    def samples(self) -> int:
+        """Of a seed's step."""
+        method = self.run.method
+        if method.trains_on == "classes":
+            return self.run.train.batch_size
+        ways, shots, queries = trained.episode_sizes(self.run.benchmark, method)
+        return method.tasks * ways * (shots + queries)
+
+    def place(self, step: int) -> dict[str, Any]:
+        """What a checkpoint says of the way so far."""
+        seconds = self.seconds + time.monotonic() - self.began
+        return {"step": step, "seconds": seconds} | self.learning.place()
+
+    def train(self) -> None:
+        """Trains what was not trained before; the state after training, in any case."""
+        method, folder = self.run.method, self.files.trained
+        if method.trains_on != "nothing":
+            if folder is None:
+                self._learn()
+            else:
+                with claim(folder / f"{self.keys[0][:32]}.lock", lambda holder: None):
+                    if not self._take(folder):
+                        self._learn()
+                        self._keep(folder)
+        states = []
+        for place in range(len(self.run.seeds)):
+            one, networks = self.training.one(place)
+            state = tree.take(self.training.state, place)
+            states.append(one.after_task(networks.eval(), state, self.tasks))
+        self.training.state = tree.stack(states)
+
+    def _take(self, folder: Path) -> bool:
+        """Whether all seeds' networks were trained before; they are then in place."""
+        stack = self.training.stack
+        found = []
+        for place, key in enumerate(self.keys):
+            like = weights_of(self.training.one(place)[1])
+            one = trained.find(folder, key, like)
+            if one is None:
+                return False
+            found.append(one)
+        trained.load_into(stack.params, stack.buffers, found)
+        self.training.steps = [one.steps for one in found]
+        self.seconds = sum(one.seconds for one in found)
+        self.began = time.monotonic()
+        other = [one.source for one in found if one.source != self.source]
+        self.trained_by = other[0] if other else None
+        self.observer.progress(self.run.train.steps)
+        return True
+
+    def _keep(self, folder: Path) -> None:
+        """Keeps the networks of the seeds that did not fail."""
+        size = len(self.run.seeds)
+        seconds = (self.seconds + time.monotonic() - self.began) / size
+        for place, failure in enumerate(self.training.failures):
+            if failure is None:
+                weights = weights_of(self.training.one(place)[1])
+                done = trained.Trained(weights, self.training.steps[place], seconds, self.source)
+                trained.keep(folder, self.keys[place], done, self.run.seeds[place])
+
+    def _learn(self) -> None:
+        """Trains from the checkpoint, if there is one."""
+        place = checkpoint.resume(self.files.checkpoint, self.training, self._fits)
+        if place is not None:
+            self.seconds = place["seconds"]
+            self.learning.go_to(place)
+        self.files.log_lines_before(0, self.learning.step)
+        self.observer.progress(self.learning.step)
+        if self.learning.step == 0:
+            self.learning.begin(0)
+        batches = self.tasks.training(self.run.method, self.run.train, self.run.seeds)
+        self.learning.learn(batches, self.observer, self._scores, "training")
+
+    def _fits(self, place: dict[str, Any]) -> bool:
+        return place["seconds"] >= 0 and self.learning.fits(place)
+
+    def _scores(self) -> Tensor:
+        """Accuracy, or minus the error, on the validation classes."""
+        found = evaluate(self.training, self.tasks.episodes("validation"))[:, :, -1].mean(1)
+        found = -found if self.tasks.regression else found
+        return found.to(next(iter(self.training.stack.params.values())).device)
+
+    def outcomes(self) -> list[Outcome]:
+        """What each seed came to."""
+        episodes = self.tasks.episodes()
+        values = evaluate(self.training, episodes)
+        total = self.seconds + time.monotonic() - self.began
+        rows = []
+        for place, failure in enumerate(self.training.failures):
+            details = {
+                "steps": self.training.steps[place],
+                "stack_seconds": total,
+                "samples_per_step": self.samples * self.run.train.accumulate,
+                "peak_memory_bytes": peak_memory(values.device),
+                "training": self.keys[place],
+            }
+            if failure:
+                rows.append(Outcome({}, {}, "failed", failure, details, source=self.trained_by))
+                continue
+            found = metrics_of(values[place], self.tasks.regression)
+            found["train_steps"] = float(self.training.steps[place])
+            arrays = {"episodes": values[place, :, -1].tolist(), "episodes_id": episodes.identity}
+            if values.shape[2] > 1:
+                arrays["curve"] = values[place].mean(0).tolist()
+            weights = weights_of(self.training.one(place)[1])
+            rows.append(Outcome(found, arrays, "finished", None, details, weights, self.trained_by))
+        return rows
+
+
+def metrics_of(values: Tensor, regression: bool) -> dict[str, float]:
+    """Metrics of one seed.
+
+    Args:
+        values: accuracy or mean squared error, (episodes, rows), rows after 0, 1, … inner steps.
+        regression: which of the two.
+
+    Returns:
+        `acc` or `mse` after the last inner step, its 95 % interval 1.96 s / √n over n episodes
+        (s with n − 1), and, with an inner loop, the value after each of the first steps.
+    """
+    name = "mse" if regression else "acc"
+    last = values[:, -1]
+    found = {name: last.mean().item(), "ci_episodes": 1.96 * last.std().item() / len(last) ** 0.5}
+    if values.shape[1] > 1:
+        steps = range(min(values.shape[1], CURVE + 1))
+        found |= {f"{name}_{step}": values[:, step].mean().item() for step in steps}
+    return found
+
+
+def training_source(run: StackRun) -> str:
+    """Hash of the code that trains a run's networks."""
+    kinds = (type(run.method).__module__, type(run.backbone).__module__)
+    modules = (*kinds, "tlresearch.training.stage", "tlresearch.fewshot.tasks")
+    return source_hash(modules, own.sources(run))

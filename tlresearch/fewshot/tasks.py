@@ -1,0 +1,194 @@
+"""What a few-shot run trains on and is measured on: images by class, or sinusoids."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tlresearch.data import catalogue
+from tlresearch.data.class_sets import ClassSet, ClassSplits, class_splits, facts
+from tlresearch.data.episodes import EpisodeBatches, Pool, evaluation_keys
+from tlresearch.data.sampler import EpochSampler
+from tlresearch.fewshot.evaluation import CHUNK, EvaluationSet, ImageEpisodes
+from tlresearch.fewshot.method import FewShotMethod
+from tlresearch.fewshot.settings import FewShotSettings
+from tlresearch.fewshot.trained import episode_sizes
+from tlresearch.functional import random
+from tlresearch.training.settings import Train
+from tlresearch.training.tree import Tree
+
+Batch = Callable[[int], tuple[Tensor | None, ...]]
+
+
+@dataclass
+class ImageTasks:
+    """Classes of images on a device."""
+
+    benchmark: FewShotSettings
+    splits: ClassSplits
+    target: ClassSplits
+    """Where the evaluation's classes are from; the same as `splits` but across domains."""
+    device: torch.device
+    scale: Tensor
+    """What a pixel is multiplied by; its dtype is that of the inputs."""
+    regression = False
+
+    @staticmethod
+    def load(
+        benchmark: FewShotSettings, device: torch.device, dtype: torch.dtype, root: Path | None
+    ) -> "ImageTasks":
+        """The classes of a benchmark."""
+        splits, target = load_splits(benchmark, root)
+        scale = torch.tensor(1 / 255, dtype=dtype, device=device)
+        return ImageTasks(benchmark, splits, target, device, scale)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, rows, columns) of an image."""
+        channels, rows, columns = self.splits.train.images.shape[1:]
+        return channels, rows, columns
+
+    def units(self, method: FewShotMethod) -> int:
+        """Units of a head: the ways of a training episode, or all training classes."""
+        if method.trains_on == "classes":
+            return len(self.splits.train.first)
+        return episode_sizes(self.benchmark, method)[0]
+
+    def shape_for(self, method: FewShotMethod) -> tuple[int, int, int]:
+        """Shape of what a method's networks are given."""
+        return self.shape
+
+    def training(self, method: FewShotMethod, train: Train, seeds: list[int]) -> Batch:
+        """The training batches by step."""
+        pool = Pool.of(self.splits.train, self.device)
+        if method.trains_on == "classes":
+            return ClassBatches(pool, seeds, train, self.scale).batch
+        ways, shots, queries = episode_sizes(self.benchmark, method)
+        return EpisodeBatches(pool, seeds, ways, shots, queries, method.tasks, self.scale).batch
+
+    def batches(
+        self, samples: int | None = None, multiple: int = 1
+    ) -> Iterator[tuple[Tensor, Tensor, None]]:
+        """All images of the training classes, and their classes, for `after_task`."""
+        pool = Pool.of(self.splits.train, self.device)
+        y = class_of(self.splits.train).to(self.device)
+        for some in torch.arange(len(y), device=self.device).split(CHUNK):
+            yield pool.gather(some, self.scale), y[some], None
+
+    def places(self, samples: int | None = None, multiple: int = 1) -> range:
+        """All, as few-shot runs have one process."""
+        return range(len(self.splits.train.images))
+
+    def average(self, tree: Tree, weight: float, /) -> Tree:
+        """The tree itself, of one process."""
+        return tree
+
+    def key(self, purpose: str) -> Tensor:
+        """The same for all seeds: what is done after training draws nothing by seed."""
+        return random.make_key(0, purpose)
+
+    def episodes(self, which: str | None = None) -> EvaluationSet:
+        """The episodes that methods are measured on.
+
+        Args:
+            which: `validation` or `test`; None: as the benchmark says, with its own way to draw.
+        """
+        settings = self.benchmark
+        classes = getattr(self.target if which is None else self.splits, which or settings.evaluate)
+        draw = settings.draw if which is None else "classes"
+        purpose = f"{which or settings.evaluate} {draw}"
+        pool = Pool.of(classes, self.device)
+        keys = evaluation_keys(purpose, settings.episodes).to(self.device)
+        samples = settings.shots + settings.queries
+        indices = pool.draw(keys, settings.ways, samples)
+        return ImageEpisodes(pool, indices, settings.shots, self.scale)
+
+
+class ClassBatches:
+    """Batches of images and their classes for S seeds, by step; each epoch is shuffled anew."""
+
+    def __init__(self, pool: Pool, seeds: list[int], train: Train, scale: Tensor) -> None:
+        """Draws nothing yet."""
+        self.pool, self.scale = pool, scale
+        self.classes = torch.repeat_interleave(
+            torch.arange(pool.classes, device=pool.first.device), pool.count
+        )
+        sizes = [len(pool.images)] * len(seeds)
+        self.sampler = EpochSampler(seeds, sizes, train.batch_size, "images of all classes")
+        self.first, self.block = 0, torch.empty(0)
+
+    def batch(self, step: int) -> tuple[Tensor | None, ...]:
+        """(x, y, None) of a step: (S, B, …) and (S, B)."""
+        steps = self.sampler.block_steps
+        if not len(self.block) or step // steps * steps != self.first:
+            self.first = step // steps * steps
+            self.block = self.sampler.block(self.first, steps).to(self.classes.device)
+        places = self.block[step - self.first]
+        return self.pool.gather(places, self.scale), self.classes[places], None
+
+
+def load_splits(
+    benchmark: FewShotSettings, root: Path | None = None
+) -> tuple[ClassSplits, ClassSplits]:
+    """Classes to train on, and those that episodes are drawn from.
+
+    Raises:
+        UserError: data that are missing or damaged.
+    """
+    splits = class_splits(
+        benchmark.dataset, benchmark.split, benchmark.size, benchmark.rotations, root
+    )
+    if benchmark.target is None:
+        return splits, splits
+    channels, rows, _ = splits.train.images.shape[1:]
+    target = class_splits(benchmark.target, None, rows, False, root, channels=channels)
+    return splits, target
+
+
+def class_of(classes: ClassSet) -> Tensor:
+    """The class of each image, int64."""
+    return torch.repeat_interleave(torch.arange(len(classes.first)), classes.count)
+
+
+Tasks = ImageTasks
+
+
+def load_tasks(
+    benchmark: FewShotSettings, device: torch.device, dtype: torch.dtype, root: Path | None
+) -> Tasks:
+    """What a benchmark trains on and is measured on.
+
+    Raises:
+        UserError: data that are missing or damaged.
+    """
+    return ImageTasks.load(benchmark, device, dtype, root)
+
+
+def datasets(benchmark: FewShotSettings) -> tuple[str, ...]:
+    """The catalogue's names of the data."""
+    names = (benchmark.dataset, benchmark.target)
+    return tuple(name for name in names if name in catalogue.DATASETS)
+
+
+def fingerprint(benchmark: FewShotSettings) -> str:
+    """That of all data, those of another domain included."""
+    return "+".join(catalogue.entry(name).fingerprint for name in datasets(benchmark))
+
+
+def load_data(benchmark: FewShotSettings, root: Path | None = None) -> None:
+    """Refuses data that are missing or damaged."""
+    load_splits(benchmark, root)
+
+
+def sizes(benchmark: FewShotSettings) -> tuple[tuple[int, int, int], int]:
+    """Shape of an input, and the most units of a head."""
+    known = facts(benchmark.dataset, benchmark.split, benchmark.size, benchmark.rotations)
+    return known.shape, max(known.train, benchmark.ways)
+
+
+def held_out(benchmark: FewShotSettings, fraction: float) -> FewShotSettings:
+    """Measured on the validation classes, which no training sees; the split says how many."""
+    return dataclasses.replace(benchmark, evaluate="validation", draw="classes", target=None)

@@ -1,0 +1,123 @@
+"""Trainings that several runs share: what is measured differs, what was trained does not.
+
+A run's record says what it was measured on; its training is named by a key of all that the
+training depends on, and its weights lie under that key in the results folder, so that the next
+run of the same training takes them instead of training again. They carry the hash of the code
+that trained them, and a record made with other code's weights is marked as stale.
+"""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tlresearch.configs import plain_config
+from tlresearch.fewshot.settings import EVALUATION_ONLY
+from tlresearch.results import weights as files
+from tlresearch.training.runs import StackRun
+
+
+def training_key(run: StackRun, place: int, fingerprint: str) -> str:
+    """SHA-256 of what the training of one seed depends on; hexadecimal.
+
+    Args:
+        run: the stack.
+        place: of the seed in the stack.
+        fingerprint: of the training data.
+    """
+    benchmark = {
+        name: getattr(run.benchmark, name)
+        for name in (f.name for f in dataclasses.fields(run.benchmark))
+        if name not in EVALUATION_ONLY
+    }
+    own = {name: values[place] for name, values in run.fields.items()}
+    plain = {
+        "benchmark": benchmark,
+        "backbone": plain_config(run.backbone, defaults=False),
+        "method": _method(run, own),
+        "train": plain_config(dataclasses.replace(run.train, stack="auto"), defaults=False),
+        "seed": run.seeds[place],
+        "data": fingerprint,
+    }
+    if run.train.checkpoint == "selected":
+        plain["selected on"] = [run.benchmark.ways, run.benchmark.shots, run.benchmark.queries]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _method(run: StackRun, own: dict[str, float]) -> dict[str, Any]:
+    """A method's settings as training sees them, its nulls filled in."""
+    method = dataclasses.replace(run.method, **own)
+    plain = plain_config(method, defaults=False)
+    for name in method.evaluation_fields:
+        plain.pop(name, None)
+    plain["kind"] = method.training_kind or plain["kind"]
+    if method.trains_on == "episodes":
+        plain["episodes"] = episode_sizes(run.benchmark, method)
+    for name in ("train_ways", "train_shots", "train_queries"):
+        plain.pop(name, None)
+    return plain
+
+
+def episode_sizes(benchmark: Any, method: Any) -> tuple[int, int, int]:
+    """(ways, shots, queries) of a training episode."""
+    return (
+        method.train_ways or benchmark.ways,
+        method.train_shots or benchmark.shots,
+        method.train_queries or benchmark.queries,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What was kept of one training."""
+
+    weights: dict[str, Tensor]
+    steps: int
+    seconds: float
+    source: str
+    """Hash of the code that trained it."""
+
+
+def path_of(folder: Path, key: str) -> Path:
+    """Where the weights of a training lie."""
+    return folder / f"seed-{key[:32]}{files.SUFFIX}"
+
+
+def keep(folder: Path, key: str, trained: Trained, seed: int) -> None:
+    """Writes what was trained, whole or not at all."""
+    facts = {"steps": trained.steps, "seconds": trained.seconds, "source": trained.source}
+    about = dict.fromkeys(files.ABOUT, "") | {"key": key, "seed": str(seed)}
+    files.write(path_of(folder, key), trained.weights, about | {"training": json.dumps(facts)})
+
+
+def find(folder: Path, key: str, like: dict[str, Tensor]) -> Trained | None:
+    """What was trained under a key; None if it is not there or is of other networks.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = path_of(folder, key)
+    if not path.exists():
+        return None
+    weights, about = files.read(path)
+    shapes = {name: (t.shape, t.dtype) for name, t in weights.items()}
+    if about["key"] != key or shapes != {name: (t.shape, t.dtype) for name, t in like.items()}:
+        return None
+    facts = json.loads(about["training"])
+    return Trained(weights, facts["steps"], facts["seconds"], facts["source"])
+
+
+def load_into(
+    params: dict[str, Tensor], buffers: dict[str, Tensor], trained: list[Trained]
+) -> None:
+    """Writes the weights of all seeds into a stack's tensors, (S, …) each."""
+    with torch.no_grad():
+        for tensors in (params, buffers):
+            for name, stacked in tensors.items():
+                for place, one in enumerate(trained):
+                    if name in one.weights:
+                        stacked[place].copy_(one.weights[name])
