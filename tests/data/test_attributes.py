@@ -69,7 +69,7 @@ def test_cub(tmp_path, place):
 def test_what_does_not_fit_is_one_sentence(tmp_path, name, text, said):
     """It names the file, what was found and what was expected."""
     folder = write(tmp_path, AWA2 | {name: text})
-    with pytest.raises(UserError, match="is damaged: .*was expected; replace it") as error:
+    with pytest.raises(UserError, match=r"is damaged: .*was expected; replace it") as error:
         read_awa2(folder)
     assert said in str(error.value) and "\n" not in str(error.value)
 

@@ -88,7 +88,7 @@ def test_a_class_with_one_image_is_refused():
 def broken(data, **changes):
     split = data.split._replace(**{k: v for k, v in changes.items() if k in data.split._fields})
     validation = changes.get("validation", data.validation_classes)
-    with pytest.raises(UserError, match="^here: ") as error:
+    with pytest.raises(UserError, match=r"^here: ") as error:
         check_split(data.labels, split, validation, "here")
     assert "\n" not in str(error.value)
     return str(error.value)

@@ -91,7 +91,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _numbered(path: Path) -> tuple[str, ...]:
-    """The names of lines `number name`, whose numbers are 1, 2, 3…"""
+    """The names of lines `number name`, whose numbers count from 1."""
     names = []
     for i, line in enumerate(_lines(path), start=1):
         number, _, name = line.replace("\t", " ").partition(" ")

@@ -1,8 +1,11 @@
 """ESZSL and attribute prototypes against their objectives, numpy and plain loops, in float64."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tlresearch.fewshot.zeroshot.attribute_prototypes import (
     AttributePrototypes,
@@ -14,10 +17,11 @@ from tlresearch.fewshot.zeroshot.eszsl import ESZSL, bilinear_map
 from tlresearch.functional import random
 
 N, DIM, CLASSES, ATTRIBUTES = 20, 5, 4, 3
+Seen = tuple[Tensor, Tensor, Tensor]
 
 
 @pytest.fixture
-def seen():
+def seen() -> Seen:
     """Features, labels and attributes of seen classes; one class has more images than others."""
     key = random.make_key(0, "estimators")
     features = random.normal(random.fold(key, 0), (N, DIM), torch.float64)
@@ -30,7 +34,7 @@ def signs(labels):
     return torch.nn.functional.one_hot(labels, CLASSES).double() * 2 - 1
 
 
-def test_eszsl_is_where_the_gradient_of_its_objective_is_zero(seen):
+def test_eszsl_is_where_the_gradient_of_its_objective_is_zero(seen: Seen):
     """‖XᵀVS − Y‖² + γ‖VS‖² + λ‖XᵀV‖² + γλ‖V‖², written out with no closed form."""
     x, labels, s = seen
     gamma, lam = 0.7, 2.5
@@ -47,7 +51,7 @@ def test_eszsl_is_where_the_gradient_of_its_objective_is_zero(seen):
     assert moved > objective(v)  # a minimum, and no other point of rest
 
 
-def test_eszsl_equals_the_papers_line_in_numpy(seen):
+def test_eszsl_equals_the_papers_line_in_numpy(seen: Seen):
     """(X Xᵀ + γI)⁻¹ X Y Sᵀ (S Sᵀ + λI)⁻¹ with inverses, X and S as in the paper."""
     x, labels, s = seen
     big_x, y, big_s = x.numpy().T, signs(labels).numpy(), s.numpy().T
@@ -57,9 +61,9 @@ def test_eszsl_equals_the_papers_line_in_numpy(seen):
     torch.testing.assert_close(bilinear_map(x, labels, s, 0.7, 2.5), expected)
 
 
-def test_eszsl_equals_the_normal_equations_of_one_long_regression(seen):
+def test_eszsl_equals_the_normal_equations_of_one_long_regression(seen: Seen):
     """vec(V) solves the least squares of all n · z scores and the three penalties, stacked."""
-    x, labels, s = (t.numpy() for t in seen)
+    x, _, s = (t.numpy() for t in seen)
     gamma, lam = 0.7, 2.5
     y = signs(seen[1]).numpy()
     rows = [np.kron(x, s), gamma**0.5 * np.kron(np.eye(DIM), s)]
@@ -71,7 +75,7 @@ def test_eszsl_equals_the_normal_equations_of_one_long_regression(seen):
     torch.testing.assert_close(bilinear_map(*seen, gamma, lam), torch.from_numpy(solution))
 
 
-def test_eszsl_scores_are_bilinear(seen):
+def test_eszsl_scores_are_bilinear(seen: Seen):
     """x V sᵀ by a loop over images and classes; both settings are used, in their places."""
     x, _, s = seen
     method = ESZSL(feature_ridge=0.7, attribute_ridge=2.5)
@@ -81,7 +85,7 @@ def test_eszsl_scores_are_bilinear(seen):
     torch.testing.assert_close(method.scores(fitted, x, s), torch.tensor(loop, dtype=torch.float64))
 
 
-def test_ridge_head_is_where_the_gradient_of_its_objective_is_zero(seen):
+def test_ridge_head_is_where_the_gradient_of_its_objective_is_zero(seen: Seen):
     """Weights and intercept of Σ‖b + Wᵀx − a‖² + r‖W‖², whose intercept is free."""
     x, labels, s = seen
     head = ridge_head(x, s[labels], 1.3)
@@ -94,7 +98,7 @@ def test_ridge_head_is_where_the_gradient_of_its_objective_is_zero(seen):
 
 
 @pytest.mark.parametrize("nearest", ["cosine", "squared"])
-def test_prototype_scores_equal_a_loop(seen, nearest):
+def test_prototype_scores_equal_a_loop(seen: Seen, nearest: Literal["cosine", "squared"]):
     """cos(a, s_c), or −‖a − s_c‖², pair by pair."""
     x, _, s = seen
     method = AttributePrototypes(ridge=1.3, nearest=nearest)

@@ -68,7 +68,7 @@ class AttributePrototypes(ZeroShotMethod):
     """Predicts the attributes of an image by ridge regression; the nearest class's are chosen."""
 
     ridge: Annotated[float, Bounds(gt=0)] = 1.0
-    """r, above 0; comparable with eigenvalues of the features' scatter, so what is best grows with n."""
+    """r, above 0; comparable with eigenvalues of X̃ᵀX̃, so what is best grows with n."""
     nearest: Literal["cosine", "squared"] = "cosine"
     """By the cosine of predicted and class attributes, or by their squared distance."""
 

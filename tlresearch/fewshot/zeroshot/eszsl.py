@@ -1,8 +1,8 @@
 """ESZSL, an embarrassingly simple approach to zero-shot learning.
 
 Romera-Paredes and Torr, "An embarrassingly simple approach to zero-shot learning", ICML 2015:
-`bilinear_map` is their one-line solution (section 3). In their symbols X is (dim, n), Y (n, classes)
-with entries in {−1, 1} and S (attributes, classes); here samples and classes are rows.
+`bilinear_map` is their one-line solution (section 3). In their symbols X is (dim, n), Y is
+(n, classes) with entries in {−1, 1}, S is (attributes, classes); here samples and classes are rows.
 
 Differs from the paper: nothing in the method. γ and λ are chosen by the experiment file's `select`
 on validation classes, with the metric that it names.

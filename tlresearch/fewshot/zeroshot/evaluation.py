@@ -14,7 +14,7 @@ from tlresearch.functional import zero_shot
 METRICS = ("acc", "acc_seen", "acc_unseen", "acc_harmonic", "ausuc", "acc_ceiling", "acc_samples")
 """acc: among the unseen classes only; acc_seen, acc_unseen, acc_harmonic: among all classes, with
 the method's calibration; ausuc: the area over all calibrations; acc_ceiling: the highest `acc` that
-the attributes allow; acc_samples: `acc` as a mean over samples. All others are means over classes."""
+the attributes allow; acc_samples: `acc` as a mean over samples; the others are over classes."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ def _generalised(method: ZeroShotMethod, fitted: Any, task: Task) -> dict[str, A
     seen, unseen = by_class[is_seen], by_class[~is_seen]
     both = seen.nanmean(), unseen.nanmean()
     names = ("acc_seen", "acc_unseen", "acc_harmonic")
-    found = {name: v.item() for name, v in zip(names, (*both, zero_shot.harmonic_mean(*both)))}
+    values = (*both, zero_shot.harmonic_mean(*both))
+    found = {name: value.item() for name, value in zip(names, values, strict=True)}
     accuracies = {"test_seen": seen.tolist(), "test_unseen": unseen.tolist()}
     return found | {"ausuc": area.item(), "by_class": accuracies}
 

@@ -1,20 +1,19 @@
 """The order of zero-shot learning: features, then an estimator on seen classes, then both tests.
 
 Xian et al., arXiv:1707.00600: the conventional setting, in which the unseen classes alone compete,
-and the generalised one, in which all do. Where the benchmark trains the features, the seeds of a
-stack train as one program, once for all methods' settings in it.
+and the generalised one, in which all do. Where the benchmark trains the features, each seed's are
+trained once for all methods and their settings: see `classifiers`.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tlresearch.backbones import Settings
 from tlresearch.data import xian
 from tlresearch.data.glyph_classes import GLYPHS, glyph_fingerprint, glyph_sizes
 from tlresearch.data.zero_shot import ZeroShotData, ZeroShotSplit
@@ -22,12 +21,14 @@ from tlresearch.errors import UserError
 from tlresearch.fewshot.zeroshot import METHODS, features
 from tlresearch.fewshot.zeroshot import benchmark as settings
 from tlresearch.fewshot.zeroshot.benchmark import ZeroShotSettings
+from tlresearch.fewshot.zeroshot.classifiers import Classifiers, Watch, classifiers
 from tlresearch.fewshot.zeroshot.evaluation import METRICS, Task, evaluate
 from tlresearch.fewshot.zeroshot.method import ZeroShotMethod
 from tlresearch.training.device import peak_memory, tf32
 from tlresearch.training.distributed import ALONE, Processes
-from tlresearch.training.loop import Training, with_fields
+from tlresearch.training.loop import with_fields
 from tlresearch.training.observer import CHECKPOINT_SECONDS, RunFiles
+from tlresearch.training.runs import Outcome, StackRun
 from tlresearch.training.settings import Train
 from tlresearch.training.weights import weights_of
 
@@ -36,32 +37,6 @@ __all__ = ["METHODS", "METRICS", "Benchmark", "Method", "Outcome", "StackRun", "
 Benchmark = ZeroShotSettings
 Method = ZeroShotMethod
 DEFAULT_METRICS = ("acc", "acc_seen", "acc_unseen", "acc_harmonic")
-
-
-@dataclass(frozen=True)
-class StackRun:
-    """What one stack runs: seeds (and numeric settings) of one method in one setting."""
-
-    benchmark: ZeroShotSettings
-    backbone: Settings
-    method: ZeroShotMethod
-    train: Train
-    seeds: list[int]
-    fields: dict[str, list[float]]
-    """Numeric settings of the method that differ within the stack, one value per seed."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one seed's run came to."""
-
-    metrics: dict[str, float]
-    arrays: dict[str, Any]
-    status: str
-    reason: str | None
-    details: dict[str, Any] = field(default_factory=dict)
-    weights: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
-    """Of the classifier of the seen classes, where a test trained one; on the CPU."""
 
 
 def check(benchmark: ZeroShotSettings, method: ZeroShotMethod, label: str, train: Train) -> None:
@@ -90,8 +65,8 @@ def check(benchmark: ZeroShotSettings, method: ZeroShotMethod, label: str, train
 
 
 def datasets(benchmark: ZeroShotSettings) -> list[str]:
-    """Names in the catalogue: none."""
-    return []
+    """Names in the catalogue; Xian's files are in none."""
+    return [GLYPHS] if benchmark.dataset == GLYPHS else []
 
 
 def fingerprint(benchmark: ZeroShotSettings) -> str:
@@ -143,25 +118,28 @@ def run_stack(
         progress: told of the steps done.
         checkpoint_seconds: time between checkpoints.
         track: told of each line of the log.
-        processes: who trains the features; all return the same.
-        streamed: not used, as the data fit into memory.
+        processes: one only.
+        streamed: has no effect, as the data are small.
+
+    Raises:
+        UserError: several processes, or data that are missing or damaged.
     """
+    if processes.size > 1:
+        raise UserError("zero-shot experiments run in one process; start them without torchrun")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     began = time.monotonic()
     data = settings.load(run.benchmark, root)
     split = settings.split_of(run.benchmark, data)
     seeds = list(dict.fromkeys(run.seeds))  # several settings of the method share a seed's features
-    training = None
+    trained = None
     with tf32(run.train.tf32):
         if run.benchmark.features == "trained":
-            training = features.trained(
-                run.backbone, data, split, seeds, run.train, device, files,
-                progress, checkpoint_seconds, track, processes,
-            )  # fmt: skip
+            watch = Watch(progress, track, checkpoint_seconds)
+            trained = classifiers(run, data, split, seeds, device, files, watch)
         outcomes: dict[int, Outcome] = {}
         for seed in seeds:
-            made = _make(run, data, split, training, seed, device)
+            made = _make(run, data, split, trained, seed, device)
             outcomes |= {i: _outcome(run, i, made) for i, s in enumerate(run.seeds) if s == seed}
     progress(1)
     costs = {"stack_seconds": time.monotonic() - began, "peak_memory_bytes": peak_memory(device)}
@@ -179,19 +157,21 @@ class _Made:
     steps: int
     """Of training, that its features took."""
     weights: dict[str, Tensor]
+    trained: Classifiers | None
 
 
 def _make(
     run: StackRun,
     data: ZeroShotData,
     split: ZeroShotSplit,
-    training: Training | None,
+    trained: Classifiers | None,
     seed: int,
     device: torch.device,
 ) -> _Made:
     """The features of a seed."""
     benchmark, network, failure, steps = run.benchmark, None, None, 0
-    if training is not None:
+    if trained is not None:
+        training = trained.training
         place = training.seeds.index(seed)
         network, failure = training.one(place)[1], training.failures[place]
         steps = training.steps[place]
@@ -208,8 +188,8 @@ def _make(
         on_device,
     )
     # A selection's networks are nobody's result.
-    keep = training is not None and failure is None and benchmark.evaluate == "test"
-    return _Made(task, failure, steps, weights_of(network) if keep and network else {})
+    keep = trained is not None and failure is None and benchmark.evaluate == "test"
+    return _Made(task, failure, steps, weights_of(network) if keep and network else {}, trained)
 
 
 def _outcome(run: StackRun, place: int, made: _Made) -> Outcome:
@@ -223,7 +203,7 @@ def _outcome(run: StackRun, place: int, made: _Made) -> Outcome:
     if failure is None:
         try:
             found = evaluate(method, task, run.seeds[place])
-        except (FloatingPointError, torch.linalg.LinAlgError) as error:
+        except (FloatingPointError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             failure = " ".join(str(error).split())[:200]
     details = {
         "steps": made.steps,
@@ -232,7 +212,10 @@ def _outcome(run: StackRun, place: int, made: _Made) -> Outcome:
         "images": {name: len(part) for name, part in task.split._asdict().items()},
         "estimator_seconds": time.monotonic() - began,
     }
+    source = made.trained.source if made.trained else None
+    if made.trained:
+        details["training_seconds"] = made.trained.seconds
     arrays = {"accuracy_by_class": found.pop("by_class", {})}
     if failure:
-        return Outcome({}, {}, "failed", failure, details)
-    return Outcome(found, arrays, "finished", None, details, made.weights)
+        return Outcome({}, {}, "failed", failure, details, source=source)
+    return Outcome(found, arrays, "finished", None, details, made.weights, source)
