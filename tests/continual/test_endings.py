@@ -9,6 +9,7 @@ from small_runs import CPU, SELECTED, copies, files_in, run_of, scripted
 from tlresearch.backbones.conv4 import Conv4
 from tlresearch.continual import EWC, Naive, protocol
 from tlresearch.continual.protocol import run_stack
+from tlresearch.training import stage
 from tlresearch.training.averages import Average
 from tlresearch.training.device import tf32
 from tlresearch.training.settings import check_train
@@ -36,8 +37,8 @@ def test_a_seed_that_waited_long_enough_ends_its_task(tmp_path, monkeypatch, tra
 
     journeys: list[Stage] = []
 
-    def spy(self, stage):
-        begin(self, stage)
+    def spy(self, number):
+        begin(self, number)
         journeys.append(self)
         seen.append(list(self.training.steps))
 
@@ -73,13 +74,13 @@ def test_patience_ends_a_stage_when_no_seed_is_left(tmp_path, monkeypatch, train
     changes = {"evaluate_every": 10, "patience": 1, "tasks": 1} | SELECTED
     run = run_of(Naive(), [5, 2], class_order="fixed", **changes)
     scripted(monkeypatch, {10: [0.5, 0.5], 20: [0.5, 0.4]})
-    by_step, fit = {}, protocol.fit
+    by_step, fit = {}, stage.fit
 
     def spy(training, batch, until, *rest):
         fit(training, batch, until, *rest)
         by_step[until] = copies(training)
 
-    monkeypatch.setattr(protocol, "fit", spy)
+    monkeypatch.setattr(stage, "fit", spy)
     outcomes = run_stack(run, CPU, files_in(tmp_path))
     assert sorted(by_step) == [10, 20]
     assert [outcome.details["steps"] for outcome in outcomes] == [20, 20]

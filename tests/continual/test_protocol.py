@@ -13,6 +13,7 @@ from tlresearch.continual.protocol import Outcome, StackRun, run_stack
 from tlresearch.data.tasks import StreamSettings
 from tlresearch.errors import UserError
 from tlresearch.functional import metrics
+from tlresearch.training import stage
 from tlresearch.training.loop import Training
 from tlresearch.training.method import Loss
 from tlresearch.training.observer import RunFiles
@@ -187,13 +188,13 @@ def test_moments_are_forgotten_at_each_new_task_if_asked(
 ):
     """Adam's own count of steps, read at each task's end."""
     found: list[int] = []
-    fit = protocol.fit
+    fit = stage.fit
 
     def spy(training: Training, *rest: Any) -> None:
         fit(training, *rest)
         found.append(int(next(iter(training.optimizer.state.values()))["step"]))
 
-    monkeypatch.setattr(protocol, "fit", spy)
+    monkeypatch.setattr(stage, "fit", spy)
     run = run_of(Naive(), [5, 2], steps=7, reset_optimizer=reset)
     run_stack(run, CPU, files_in(tmp_path))
     assert found == counts

@@ -12,7 +12,7 @@ from tlresearch.continual import EWC, Joint, Naive, OnlineEWC, protocol
 from tlresearch.continual.method import FisherSettings
 from tlresearch.continual.protocol import StackRun, run_stack
 from tlresearch.data.tasks import make_stream
-from tlresearch.training import observer
+from tlresearch.training import observer, stage
 from tlresearch.training.loop import Training
 from tlresearch.training.method import Loss
 from tlresearch.training.observer import RunFiles
@@ -106,13 +106,13 @@ def test_the_best_held_out_weights_are_selected(tmp_path, monkeypatch, trainings
     """
     run = run_of(Naive(), [5, 2], evaluate_every=20, tasks=1, class_order="fixed", **SELECTED)
     scripted(monkeypatch, scores)
-    steps, fit = {}, protocol.fit
+    steps, fit = {}, stage.fit
 
     def spy(training: Training, batch: Any, until: int, *rest: Any) -> None:
         fit(training, batch, until, *rest)
         steps[until] = copies(training)
 
-    monkeypatch.setattr(protocol, "fit", spy)
+    monkeypatch.setattr(stage, "fit", spy)
     run_stack(run, CPU, files_in(tmp_path / "whole"))
     by_step, training = dict(steps), trainings[-1]
     if at is not None:
@@ -143,13 +143,13 @@ def test_a_task_is_selected_by_its_own_scores(tmp_path, monkeypatch, trainings):
     """The second task scores lower than the first; its best weights are kept, not the first's."""
     run = run_of(Naive(), [5], evaluate_every=20, tasks=2, class_order="fixed", **SELECTED)
     scripted(monkeypatch, {20: [0.8], 40: [0.9], 50: [0.7], 70: [0.1], 90: [0.3], 100: [0.2]})
-    steps, fit = {}, protocol.fit
+    steps, fit = {}, stage.fit
 
     def spy(training: Training, *rest: Any) -> None:
         fit(training, *rest)
         steps[training.steps[0]] = copies(training)
 
-    monkeypatch.setattr(protocol, "fit", spy)
+    monkeypatch.setattr(stage, "fit", spy)
     run_stack(run, CPU, files_in(tmp_path))
     assert all(map(torch.equal, copies(trainings[0]), steps[90]))
 
@@ -168,13 +168,13 @@ def test_selection_looks_at_held_out_training_images(tmp_path, monkeypatch, tiny
     monkeypatch.setattr(protocol, "PoolData", spy)
     run_stack(run, CPU, files_in(tmp_path))
     stream = make_stream(run.benchmark, tiny, [5])
-    for stage in range(3):
-        first = 0 if isinstance(method, Joint) else stage
+    for task in range(3):
+        first = 0 if isinstance(method, Joint) else task
         for found, own in (
-            (pools[2 * stage], stream.held_out_pools[0]),
-            (pools[2 * stage + 1], stream.train_pools[0]),
+            (pools[2 * task], stream.held_out_pools[0]),
+            (pools[2 * task + 1], stream.train_pools[0]),
         ):
-            assert found == torch.cat([p.images for p in own[first : stage + 1]]).tolist()
+            assert found == torch.cat([p.images for p in own[first : task + 1]]).tolist()
 
 
 def test_a_failed_seed_stays_failed_when_resumed(tmp_path, trainings):

@@ -19,20 +19,25 @@ from tlresearch.functional import random
 class Episodes(NamedTuple):
     """E episodes of one seed; one episode is the same without its first dimension."""
 
-    support_x: Float[Tensor, "*episodes ways shots *shape"]
-    query_x: Float[Tensor, "*episodes ways queries *shape"]
-    support_y: Float[Tensor, "*episodes 1 shots outputs"] | None = None
-    """Regression only, which has one way; None: the label is the place of the class."""
-    query_y: Float[Tensor, "*episodes 1 queries outputs"] | None = None
+    support_x: Float[Tensor, "..."]
+    """(E, ways, shots, channels, rows, columns)."""
+    query_x: Float[Tensor, "..."]
+    """(E, ways, queries, channels, rows, columns)."""
+    support_y: Float[Tensor, "..."] | None = None
+    """Regression only, (E, 1, shots, outputs); None: the label is the place of the class."""
+    query_y: Float[Tensor, "..."] | None = None
+    """Regression only, (E, 1, queries, outputs)."""
 
     @property
     def sizes(self) -> tuple[int, int, int]:
         """(ways, shots, queries) of a batch of episodes."""
         return self.support_x.shape[1], self.support_x.shape[2], self.query_x.shape[2]
 
-    def one(self, index: int) -> "Episodes":
-        """A single episode, without the first dimension."""
-        return Episodes(*(None if t is None else t[index] for t in self))
+    def take(self, part: slice | int) -> "Episodes":
+        """Some of them; a single one, without the first dimension, by its index."""
+        support_y = None if self.support_y is None else self.support_y[part]
+        query_y = None if self.query_y is None else self.query_y[part]
+        return Episodes(self.support_x[part], self.query_x[part], support_y, query_y)
 
 
 def labels(ways: int, each: int, device: torch.device | None = None) -> Int64[Tensor, " samples"]:

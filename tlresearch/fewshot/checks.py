@@ -1,6 +1,6 @@
 """What a few-shot experiment must not ask for, refused before any work."""
 
-from tlresearch.data import class_sets
+from tlresearch.data import class_tables
 from tlresearch.data.episodes import check_sizes
 from tlresearch.errors import UserError
 from tlresearch.fewshot.method import FewShotMethod
@@ -27,13 +27,13 @@ def _check_images(benchmark: FewShotSettings, method: FewShotMethod, label: str)
             f"methods.{label}: {type(method).__name__} learns a regression; give "
             "benchmark.dataset: sinusoid, or choose another method"
         )
-    class_sets.check(benchmark.dataset, benchmark.split)
-    facts = class_sets.facts(
+    class_tables.check(benchmark.dataset, benchmark.split)
+    facts = class_tables.facts(
         benchmark.dataset, benchmark.split, benchmark.size, benchmark.rotations
     )
     if benchmark.target is not None:
-        class_sets.check(benchmark.target, None)
-        measured = class_sets.facts(benchmark.target, None, benchmark.size, False)
+        class_tables.check(benchmark.target, None)
+        measured = class_tables.facts(benchmark.target, None, benchmark.size, False)
         classes, where = measured.test, benchmark.target
     else:
         measured = facts

@@ -58,7 +58,7 @@ class DrawnEpisodes:
 
     def chunk(self, part: slice) -> Episodes:
         """Some of them."""
-        return Episodes(*(None if t is None else t[part] for t in self.episodes))
+        return self.episodes.take(part)
 
     @property
     def identity(self) -> str:
@@ -83,8 +83,11 @@ def evaluate(training: Training, episodes: EvaluationSet) -> Float[Tensor, "seed
         method, networks = training.one(place)
         state = take(training.state, place)
         assert isinstance(method, FewShotMethod)
-        score = _metric if isinstance(method, MetricMethod) else _episodes
-        scores.append(torch.cat(list(score(method, networks, state, episodes))).cpu())
+        if isinstance(method, MetricMethod):
+            found = _metric(method, networks, state, episodes)
+        else:
+            found = _episodes(method, networks, state, episodes)
+        scores.append(torch.cat(list(found)).cpu())
     return torch.stack(scores)
 
 

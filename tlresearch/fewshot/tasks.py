@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from tlresearch.data import catalogue
-from tlresearch.data.class_sets import ClassSet, ClassSplits, class_splits, facts
+from tlresearch.data.class_sets import ClassSet, ClassSplits, class_splits
+from tlresearch.data.class_tables import facts
 from tlresearch.data.episodes import EpisodeBatches, Pool, evaluation_keys
 from tlresearch.data.sampler import EpochSampler
 from tlresearch.fewshot.evaluation import CHUNK, EvaluationSet, ImageEpisodes

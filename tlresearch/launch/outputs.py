@@ -127,5 +127,6 @@ def _matrices(records: list[Record], label: str, setting: str) -> np.ndarray:
         record["arrays"]["accuracy_matrix"]
         for record in sorted(records, key=lambda r: r["seed"])
         if (record["method"], record["setting"], record["status"]) == (label, setting, "finished")
+        and "accuracy_matrix" in record["arrays"]
     ]
     return np.array(found, dtype=float)
