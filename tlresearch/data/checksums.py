@@ -70,3 +70,5 @@ OMNIGLOT = (
 )
 # The published MD5 of Lake's images_background.zip and images_evaluation.zip.
 OMNIGLOT_ZIPS = ("68d2efa1b9178cc56df9314c21c6e718", "6b91aef0f799c5bb55b94e3f2daec811")
+# SHA-256 of the decoded images and labels, which is also the data set's fingerprint.
+TINY_IMAGENET32 = "7d3afc4822c41d2964feea478ebd87e059b8f8470300574b66815b41ed9aea22"

@@ -11,11 +11,12 @@ Omniglot, whose characters Lake numbers 1 … 1623 (a class is the number − 1)
 - `background`: all 964 background characters to train on, none to choose by.
 - `minimal1`: instead of those 964 the five alphabets of Lake's `images_background_small1`
   (Balinese, Early Aramaic, Greek, Korean, Latin; 136 characters); again none to choose by.
-- `minimal2`: the five of `images_background_small2` (156 characters), whose names are read from that
-  file itself: nothing that we could read without it lists them.
-- `maml`: 1,100, 100 and 423 characters drawn at random, the sizes of Finn, Abbeel and Levine, "MAML",
-  ICML 2017. Theirs depend on the order in which a file system lists folders; ours are
-  `permutation(make_key(0, "omniglot maml split", 0), 1623)`.
+- `minimal2`: the five of `images_background_small2` (156 characters); their names are read from
+  that file, as nothing that we could read without it lists them.
+- `maml`: 1,100, 100 and 423 characters drawn at random, the sizes of Finn, Abbeel and Levine,
+  "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017. Theirs depend on
+  the order in which a file system lists folders; ours are those of
+  `permutation(make_key(0, "omniglot maml split", 0), 1623)`, one part after the other.
 
 Tiny-ImageNet-32 and the glyphs have one split each, `standard`. Every set has `all`, which has all
 its classes in the test part: the target of a transfer from another set.
@@ -26,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tlresearch.data import catalogue, omniglot
+from tlresearch.data import catalogue, glyphs, omniglot
 from tlresearch.data.sources import data_root
 from tlresearch.errors import UserError
 from tlresearch.functional.random import make_key, permutation
@@ -40,7 +41,7 @@ _VINYALS_FIRST = 1200
 _VALIDATION = ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)")
 _MINIMAL1 = ("Balinese", "Early_Aramaic", "Greek", "Korean", "Latin")
 _MAML = (1100, 100)
-_TINY = (64, 16)
+_SIZES = {"tiny_imagenet32": (64, 16), "glyphs": (glyphs.TRAIN, glyphs.VALIDATION)}
 
 _SPLITS = {
     "omniglot": ("vinyals", "lake", "background", "minimal1", "minimal2", "maml", "all"),
@@ -143,7 +144,7 @@ def parts(dataset: str, split: str, root: Path | None = None) -> Parts:
         return (), (), range(total)
     if dataset == "omniglot":
         return _omniglot(split, root)
-    train, validation = _TINY
+    train, validation = _SIZES[dataset]
     return range(train), range(train, train + validation), range(train + validation, total)
 
 
@@ -155,7 +156,10 @@ def _sized(dataset: str, split: str) -> Parts:
 
 
 def groups(dataset: str) -> tuple[list[int], tuple[str, ...]]:
-    """The group of each class and the groups' names: alphabets, or one group for all."""
+    """The group of each class and the groups' names: alphabets, scripts, or one for all."""
+    if dataset == "glyphs":
+        scripts = [glyphs.SCRIPTS.index(glyphs.script(c)) for c in glyphs.CHARACTERS]
+        return scripts, tuple(name.lower() for name in glyphs.SCRIPTS)
     if dataset != "omniglot":
         return [0] * catalogue.entry(dataset).classes, ("all",)
     sizes = _ALPHABETS.values()
@@ -172,7 +176,11 @@ def facts(
     """Shape, classes of each part and images of the smallest class, without reading any data.
 
     Args:
-        dataset, split, size, rotations, channels: as in `class_sets.class_splits`.
+        dataset: a name of the catalogue.
+        split: one of `split_names(dataset)`; None for the first of them.
+        size: rows and columns; None for the data set's own.
+        rotations: whether the turns by 90°, 180° and 270° are classes of their own.
+        channels: 1 or 3; None for the data set's own.
 
     Raises:
         UserError: no such data set or split; a size below 1; channels other than 1 and 3; turns of

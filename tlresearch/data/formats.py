@@ -74,7 +74,7 @@ def _existing(folder: Path, name: str) -> Path:
     return path
 
 
-def _labels(path: Path, values: np.ndarray, classes: int) -> Int64[Tensor, " n"]:
+def label_tensor(path: Path, values: np.ndarray, classes: int) -> Int64[Tensor, " n"]:
     """Labels as int64, refused unless every one lies in 0 … classes − 1."""
     if values.ndim != 1 or values.dtype.kind not in "iu":
         raise damaged(path, f"an array {values.dtype}{values.shape}", "one integer an image")
@@ -134,7 +134,7 @@ def read_idx_folder(folder: Path, classes: int = 10) -> tuple[Split, Split]:
         if len(images) != len(labels):
             raise damaged(labels_path, f"{len(labels)} labels", f"one for each of {len(images)}")
         pixels = torch.from_numpy(images.copy()).unsqueeze(1)
-        splits.append(Split(pixels, _labels(labels_path, labels, classes)))
+        splits.append(Split(pixels, label_tensor(labels_path, labels, classes)))
     return splits[0], splits[1]
 
 
@@ -163,7 +163,7 @@ def read_usps(path: Path, side: int = 16) -> Split:
         raise damaged(path, "a value outside [-1, 1]", expected)
     images = ((values.astype(np.float32) + 1) / 2 * 255).astype(np.uint8)
     return Split(
-        torch.from_numpy(images).view(-1, 1, side, side), _labels(path, labels - 1, classes=10)
+        torch.from_numpy(images).view(-1, 1, side, side), label_tensor(path, labels - 1, classes=10)
     )
 
 
@@ -203,7 +203,7 @@ def read_sheet_labels(path: Path, classes: int = 10) -> tuple[Tensor, Tensor]:
     except UNREADABLE as error:
         found = f"unreadable data ({error})"
         raise damaged(path, found, "an npz with train and test labels") from error
-    return _labels(path, train, classes), _labels(path, test, classes)
+    return label_tensor(path, train, classes), label_tensor(path, test, classes)
 
 
 def sheet_digest(path: Path) -> str:
