@@ -1,9 +1,9 @@
 """Glyphs for zero-shot learning: characters as classes, and synthetic attributes of them.
 
-The attributes are computed from Unicode and from the outlines (`data.glyphs`), not observed by
-people: they are a test of the methods, not of what people know. The class splits are those of
-few-shot learning: classes of its test part are unseen, those of its training and validation parts
-are seen, and a selection takes the validation part for unseen.
+The attributes are computed (`data.glyph_attributes`), not observed by people: they are a test of the
+methods, not of what people know. The class splits are those of few-shot learning: classes of its
+test part are unseen, those of its training and validation parts are seen, and a selection takes the
+validation part for unseen.
 """
 
 import functools
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from tlresearch.data.checksums import tensor_digest
-from tlresearch.data.class_sets import ClassSet
+from tlresearch.data.class_sets import ClassSet, class_splits
+from tlresearch.data.glyph_attributes import glyph_attributes
+from tlresearch.data.glyphs import NAMES
 from tlresearch.data.zero_shot import ZeroShotData, ZeroShotSplit, check_split, divide
 
 GLYPHS = "glyphs"
@@ -72,8 +74,13 @@ def of_class_sets(
 
 @functools.cache
 def glyphs() -> ZeroShotData:
-    """The characters that matplotlib's fonts can draw, with their synthetic attributes."""
-    raise NotImplementedError
+    """Letters of five scripts, and their synthetic attributes; drawn once."""
+    splits = class_splits(GLYPHS, None, None, False)
+    table = glyph_attributes()
+    row_of = {name: i for i, name in enumerate(NAMES)}
+    sets = (splits.train, splits.validation, splits.test)
+    values = [table.values[[row_of[name] for name in part.names]] for part in sets]
+    return of_class_sets(GLYPHS, sets, values, table.names, "matplotlib")
 
 
 def glyph_fingerprint() -> str:

@@ -17,11 +17,12 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> ZeroShotData:
     """Images of 4 × 4 whose pixels are a noisy linear map of their class's three attributes."""
     key = random.make_key(0, "toy")
     total = sum(CLASSES)
-    attributes = random.uniform(random.fold(key, 0), (total, 3), torch.float64)
+    attributes = random.normal(random.fold(key, 0), (total, 3), torch.float64)
+    attributes /= attributes.norm(dim=1, keepdim=True)
     mix = random.normal(random.fold(key, 1), (3, 16), torch.float64)
     labels = torch.arange(total).repeat(EACH)
     noise = random.normal(random.fold(key, 2), (len(labels), 16), torch.float64)
-    pixels = (128 + 40 * attributes @ mix)[labels] + 5 * noise
+    pixels = (128 + 30 * attributes @ mix)[labels] + 5 * noise
     images = pixels.clamp(0, 255).to(torch.uint8).view(-1, 1, 4, 4)
     sets, values, first = [], [], 0
     for count in CLASSES:

@@ -10,13 +10,14 @@ from torch import Tensor
 from tlresearch.data.zero_shot import ZeroShotData, ZeroShotSplit, classes_in
 from tlresearch.fewshot.zeroshot import METHODS
 from tlresearch.fewshot.zeroshot.evaluation import METRICS, Task, evaluate, fit
+from tlresearch.fewshot.zeroshot.features import scaled
 from tlresearch.fewshot.zeroshot.method import ZeroShotMethod
 from tlresearch.functional import random
 from tlresearch.training import tree
 
 
 def task_of(data: ZeroShotData) -> Task:
-    features = data.inputs.flatten(1).double() / 255
+    features = scaled(data.inputs.flatten(1).double(), data.split.train, "standard")
     return Task(features, data.labels, data.attributes, data.split)
 
 
@@ -67,7 +68,7 @@ def test_the_two_settings_differ_in_who_competes():
     assert (found["acc_harmonic"], found["ausuc"]) == (0, 1)
 
 
-@pytest.mark.parametrize(("constant", "seen", "unseen"), [(0, 1, 0), (2, 1, 1), (4, 0, 1)])
+@pytest.mark.parametrize(("constant", "seen", "unseen"), [(0.0, 1, 0), (2.0, 1, 1), (4.0, 0, 1)])
 def test_calibration_acts_in_the_generalised_setting(constant, seen, unseen):
     """A seen image has 3 against 0, an unseen one 2 against 1: constants 1 to 3 set both right."""
     found = evaluate(Oracle(bias=2, calibration=constant), known(), 0)
