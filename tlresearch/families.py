@@ -23,6 +23,7 @@ from typing import Any
 FAMILIES = {
     "continual": "tlresearch.continual.protocol",
     "fewshot": "tlresearch.fewshot.protocol",
+    "zeroshot": "tlresearch.fewshot.zeroshot.protocol",
 }
 """Module of each family's protocol; imported when an experiment asks for it."""
 
