@@ -233,9 +233,8 @@ class _Journey:
 
     def _scores(self) -> Tensor:
         """Accuracy, or minus the error, on the validation classes."""
-        found = evaluate(self.training, self.tasks.episodes(self.run.method, "validation"))[
-            :, :, -1
-        ].mean(1)
+        episodes = self.tasks.episodes(self.run.method, "validation")
+        found = evaluate(self.training, episodes)[:, :, -1].mean(1)
         found = -found if self.tasks.regression else found
         return found.to(next(iter(self.training.stack.params.values())).device)
 
