@@ -89,6 +89,8 @@ def test_dry_run_prints_the_plan_and_writes_nothing(command: Command):
     assert (
         "\n  ewc: ewc, strength=7 or 100000, fisher.labels=predicted\n" in command("run", *words)[1]
     )
+    own = ("methods.ewc.train.lr=1e-2", "methods.ewc.train.betas=[0.8, 0.9]", "--dry-run")
+    assert "\n  ewc: ewc, train.lr=0.01, train.betas=[0.8, 0.9]\n" in command("run", *own)[1]
     command("run", "seeds=[0]")
     before = command.listing()
     _, out, _ = command("run", "train.lr=1,2", "--dry-run")

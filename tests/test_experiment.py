@@ -298,3 +298,73 @@ def test_published_numbers_of_known_rows_are_kept(load):
     )
     assert made.header.published[0].rows[0].setting == "task"
     load("train.lr=1,2", published=published(setting="lr=1"))
+
+
+OWN = {"naive": {"name": "naive"}, "ewc": {"name": "ewc", "train": {"lr": 0.5, "steps": 7}}}
+"""EWC with training settings of its own."""
+
+
+def trained(made: experiment.Experiment, method: str) -> list[tuple[str, float, int]]:
+    """(setting, lr, steps) of the rows of a method."""
+    cells = [cell for cell in made.cells if cell.method == method and cell.seed == 0]
+    return [(c.setting, c.config.train.lr, c.config.train.steps) for c in cells]
+
+
+def test_a_methods_own_training_goes_over_the_tables(load):
+    """What it does not name is the table's; the other methods notice nothing."""
+    made = load(methods=OWN, train={"steps": 3, "batch_size": 16})
+    assert trained(made, "naive") == [("", 1e-3, 3)] and trained(made, "ewc") == [("", 0.5, 7)]
+    assert {cell.config.train.batch_size for cell in made.cells} == {16}
+    plain = load(train={"steps": 3, "batch_size": 16})
+    assert keys(made)[:2] == keys(plain)[:2] and not set(keys(made)[2:]) & set(keys(plain))
+    table = load(train={"steps": 7, "batch_size": 16, "lr": 0.5})
+    assert keys(made)[2:] == keys(table)[2:]  # a key is what a run depends on, however written
+
+
+def test_own_training_is_swept_set_and_overridden_by_its_dotted_key(load):
+    swept = load(sweep={"methods.ewc.train.lr": [1, 2]})
+    assert trained(swept, "ewc") == [("lr=1", 1, 3), ("lr=2", 2, 3)]
+    assert trained(swept, "naive") == [("", 1e-3, 3)]
+    settings = {"short": {"methods.ewc.train.steps": 1}, "long": {"train.steps": 9}}
+    made = load(methods=OWN, settings=settings)
+    assert trained(made, "ewc") == [("short", 0.5, 1), ("long", 0.5, 7)]
+    assert trained(made, "naive") == [("short", 1e-3, 3), ("long", 1e-3, 9)]
+    assert trained(load("methods.ewc.train.lr=3", methods=OWN), "ewc") == [("", 3, 7)]
+    assert trained(load("methods.ewc.train.lr=3,4"), "ewc") == [("lr=3", 3, 3), ("lr=4", 4, 3)]
+
+
+def test_the_command_line_goes_before_a_methods_own_training(load):
+    """Else `train.steps=2` would shorten some methods and not others."""
+    made = load("train.steps=2", methods=OWN, settings={"a": {"methods.ewc.train.steps": 8}})
+    assert trained(made, "ewc") == [("a", 0.5, 2)] and trained(made, "naive") == [("a", 1e-3, 2)]
+    made = load("train.lr=1,2", methods=OWN)
+    assert trained(made, "ewc") == [("lr=1", 1, 7), ("lr=2", 2, 7)]
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ({"stesp": 3}, "unknown key 'methods.ewc.train.stesp'; did you mean 'steps'"),
+        ({"lr": -1}, "key 'methods.ewc.train.lr' must be a number above 0"),
+        (3, "key 'methods.ewc.train' must be keys and values"),
+        (None, "key 'methods.ewc.train' must be keys and values"),
+        (
+            {"momentum": 0.9},
+            "'methods.ewc.train' over 'train': train.momentum: optimizer 'adam' does not use it",
+        ),
+    ],
+)
+def test_wrong_training_of_one_method_is_refused_by_its_place(refusal, train, words: str):
+    assert words in refusal(methods={"ewc": {"name": "ewc", "train": train}})
+
+
+def test_a_sweep_of_all_training_that_a_method_does_not_follow_is_refused(refusal):
+    """Its row would be named `lr=1` and have run with another rate."""
+    for wrong in (
+        {"methods": OWN, "sweep": {"train.lr": [1, 2]}},
+        {"sweep": {"train.lr": [1, 2], "methods.ewc.train.lr": [3, 4]}},
+        {"methods": OWN, "select": {"grid": {"train.lr": [1, 2]}, "seeds": [9]}},
+    ):
+        message = refusal(**wrong)
+        assert "'train.lr', which 'ewc' does not follow" in message
+        assert "'methods.ewc.train.lr'" in message

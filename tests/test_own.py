@@ -49,6 +49,10 @@ class Strange(ContinualMethod):
     layer: nn.Module | None = None
 
 @dataclass(frozen=True)
+class Trains(ContinualMethod):
+    train: bool = True
+
+@dataclass(frozen=True)
 class NoMethod:
     strength: float = 1.0
 
@@ -139,6 +143,7 @@ def test_one_file_is_run_once_and_again_when_it_was_edited(folder: Folder):
         ("name=./mine.py:function", "function is no ContinualMethod"),
         ("name=./mine.py:Undecorated", "is no frozen dataclass; write @dataclass(frozen=True)"),
         ("name=./mine.py:Strange", "has the setting 'layer' of a type that YAML cannot give"),
+        ("name=./mine.py:Trains", "has a setting named 'train', which in an experiment file is"),
     ],
 )
 def test_what_is_refused(folder: Folder, change: str, sentence: str):

@@ -16,16 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from tlresearch import families, own, schema, yamlfile
+from tlresearch.checks import VARIABLE, check_header, check_published
 from tlresearch.configs import plain_config
 from tlresearch.errors import UserError
 from tlresearch.results.published import Published
-from tlresearch.results.rows import check_unit
-from tlresearch.selection import Choice, Select, check_select, forget
+from tlresearch.selection import Choice, Select, forget
 from tlresearch.training.settings import Train, check_train
 from tlresearch.variations import Variant, combinations
-
-VARIABLE = ("benchmark", "backbone", "train", "methods")
-"""The groups of an experiment file that settings and sweeps may vary."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,8 @@ class Header:
     backbone: dict[str, Any]
     """`name` and the settings of a backbone; a text stands for the name alone."""
     methods: dict[str, dict[str, Any]]
-    """Label in the table: `name` and the settings of a method."""
+    """Label in the table: `name` and the settings of a method; `train` holds training settings of
+    its own, which go over the table's."""
     seeds: tuple[int, ...]
     """Seeds of the runs, each at least 0, none twice."""
     title: str = ""
@@ -146,10 +144,10 @@ def load(path: Path, overrides: list[str] | None = None) -> Experiment:
         _override(raw, override, where)
         _spelled_out(raw)
     header = schema.structure(raw, Header, "", where)
-    _check_header(header, where)
+    check_header(header, where)
     variants = tuple(_variants(raw, header, where))
     cells = cells_of(variants, header.seeds, where)
-    _check_published(header, cells, where)
+    check_published(header, {(cell.method, cell.setting) for cell in cells}, where)
     # A debug run starts anew each time and must not touch the records of the table.
     name = table_name(path) + ("+debug" if header.debug else "")
     return Experiment(path, header, name, tuple(overrides or ()), cells, variants)
@@ -186,9 +184,11 @@ def _override(raw: dict[str, Any], text: str, where: str) -> None:
         sweep[key] = values
         _check_path(raw, key, f"argument '{text}'")
         forget(raw, key)
+        _forget_own(raw, key)
         return
     set_dotted(raw, key, parsed, f"argument '{text}'")
     _forget(raw, key)
+    _forget_own(raw, key)
 
 
 def _forget(raw: dict[str, Any], key: str) -> None:
@@ -199,6 +199,18 @@ def _forget(raw: dict[str, Any], key: str) -> None:
         if isinstance(group, dict):
             group.pop(key, None)
     forget(raw, key)
+
+
+def _forget_own(raw: dict[str, Any], key: str) -> None:
+    """What the command line says of all training goes before what the methods say of their own."""
+    group, _, name = key.partition(".")
+    methods = raw.get("methods")
+    if group != "train" or not name or not isinstance(methods, dict):
+        return
+    for label, settings in methods.items():
+        if isinstance(settings, dict) and isinstance(settings.get("train"), dict):
+            settings["train"].pop(name, None)
+        _forget(raw, f"methods.{label}.{key}")
 
 
 def set_dotted(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
@@ -241,96 +253,6 @@ def _check_path(raw: dict[str, Any], key: str, where: str) -> None:
 def _known_below(raw: dict[str, Any]) -> list[str]:
     """Dotted names of training's keys, for the hint of an override without its group."""
     return [f"train.{name}" for name in schema.fields_of(Train)]
-
-
-def _check_header(header: Header, where: str) -> None:
-    if header.family not in families.FAMILIES:
-        hint = schema.nearest(header.family, families.FAMILIES)
-        raise UserError(f"{where}: unknown family '{header.family}'; {hint}")
-    if not header.methods:
-        raise UserError(f"{where}: key 'methods' is empty; name at least one method")
-    if "" in header.methods:
-        raise UserError(
-            f"{where}: key 'methods' has an empty label; the table needs a name for each row"
-        )
-    _check_variations(header, where)
-    if not header.seeds:
-        raise UserError(f"{where}: key 'seeds' is empty; give at least one seed, e.g. [0, 1, 2]")
-    if len(set(header.seeds)) != len(header.seeds):
-        raise UserError(f"{where}: key 'seeds' names a seed twice; every run needs its own")
-    if min(header.seeds) < 0 or max(header.seeds) >= 2**32:
-        # torch's CPU generator reads 32 bits of a seed: others would share their initialisation.
-        raise UserError(f"{where}: key 'seeds' must be whole numbers from 0 to 2^32 - 1")
-    if len(set(header.metrics)) != len(header.metrics):
-        raise UserError(f"{where}: key 'metrics' names a metric twice; each is one column")
-    known = families.protocol(header.family).METRICS
-    for metric in header.metrics:
-        if metric not in known:
-            raise UserError(
-                f"{where}: unknown metric '{metric}' in 'metrics'; {schema.nearest(metric, known)}"
-            )
-    if header.select:
-        check_select(header, known, where)
-
-
-def _check_variations(header: Header, where: str) -> None:
-    """A variation that no run would notice is a mistake."""
-    varied = [("sweep", key) for key in header.sweep]
-    varied += [
-        (f"settings.{name}", key) for name in header.settings for key in header.settings[name]
-    ]
-    varied += [("select.grid", key) for key in (header.select.grid if header.select else ())]
-    for place, key in varied:
-        parts = key.split(".")
-        if parts[0] in VARIABLE and len(parts) == 1:
-            raise UserError(
-                f"{where}: '{place}' replaces the whole of '{key}'; name the key that varies, "
-                f"e.g. {key}.{_example(key)}"
-            )
-        if parts[0] in schema.fields_of(Header) and parts[0] not in VARIABLE:
-            raise UserError(
-                f"{where}: '{place}' varies '{key}', which is not part of a run; "
-                f"expected a key under {', '.join(VARIABLE)}"
-            )
-        if parts[0] == "methods" and len(parts) < (2 if place.startswith("settings.") else 3):
-            raise UserError(
-                f"{where}: '{place}' varies '{key}'; expected a setting of one method, "
-                "e.g. methods.ewc.strength"
-            )
-        if parts[0] == "methods" and parts[1] not in header.methods:
-            hint = schema.nearest(parts[1], header.methods)
-            raise UserError(f"{where}: '{place}': no method is labelled '{parts[1]}'; {hint}")
-
-
-def _example(group: str) -> str:
-    return {"train": "lr", "backbone": "dropout", "benchmark": "scenario"}.get(
-        group, "ewc.strength"
-    )
-
-
-def _check_published(header: Header, cells: tuple[Cell, ...], where: str) -> None:
-    """A number for a row that the table lacks would vanish silently."""
-    rows = {(cell.method, cell.setting) for cell in cells}
-    known = families.protocol(header.family).METRICS
-    for block in header.published:
-        try:
-            check_unit(block)
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from None
-        if block.metric not in known:
-            hint = schema.nearest(block.metric, known)
-            raise UserError(f"{where}: unknown metric '{block.metric}' in 'published'; {hint}")
-        for row in block.rows:
-            if row.method not in header.methods:
-                hint = schema.nearest(row.method, header.methods)
-                raise UserError(f"{where}: 'published' names method '{row.method}'; {hint}")
-            if (
-                row.setting
-                and row.setting not in header.settings
-                and not any((row.method, row.setting) == known_row for known_row in rows)
-            ):
-                hint = schema.nearest(row.setting, header.settings)
-                raise UserError(f"{where}: 'published' names setting '{row.setting}'; {hint}")
 
 
 def _variants(raw: dict[str, Any], header: Header, where: str) -> list[Variant]:
@@ -388,25 +310,36 @@ def resolve(raw: Mapping[str, Any], label: str, where: str) -> Config:
     header = schema.structure(raw, Header, "", where)
     protocol = families.protocol(header.family)
     benchmark = schema.structure(header.benchmark, protocol.Benchmark, "benchmark", where)
-    train = schema.structure(header.train, Train, "train", where)
-    problem = check_train(train)
-    if problem:
-        raise UserError(f"{where}: {problem}")
+    train = _training(header, label, where)
     if header.debug:
         train = dataclasses.replace(train, stack=1, compile=False)
     place = f"methods.{label}"
     backbone = foreign.backbone(header.backbone, "backbone", where)
     if backbone is None:
         backbone = _named(header.backbone, BACKBONES, "backbone", "backbone", where)
-    method = own.method(header.methods[label], protocol.Method, place, where)
+    settings = {key: value for key, value in header.methods[label].items() if key != "train"}
+    method = own.method(settings, protocol.Method, place, where)
     if method is None:
-        method = _named(header.methods[label], protocol.METHODS, place, "method", where)
+        method = _named(settings, protocol.METHODS, place, "method", where)
     try:
         with own.blamed(f"'{place}' cannot be checked") if own.sources(method) else nullcontext():
             protocol.check(benchmark, method, label, train)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return Config(header.family, benchmark, backbone, method, train)
+
+
+def _training(header: Header, label: str, where: str) -> Train:
+    """The table's `train` with the method's own over it, checked."""
+    place, changes = f"methods.{label}.train", header.methods[label].get("train", {})
+    for settings, at in ((header.train, "train"), (changes, place)):  # an error names its place
+        schema.structure(settings, Train, at, where)
+    train = schema.structure(header.train | changes, Train, "train", where)
+    problem = check_train(train)
+    if problem:
+        over = f"'{place}' over 'train': " if changes else ""
+        raise UserError(f"{where}: {over}{problem}")
+    return train
 
 
 def _named(raw: dict[str, Any], table: dict[str, Any], place: str, what: str, where: str) -> Any:

@@ -49,6 +49,16 @@ def held_out(family: str, benchmark: Any, fraction: float) -> Any:
     return dataclasses.replace(benchmark, validation=fraction, evaluate="validation")
 
 
+def columns(config: Any) -> dict[str, str]:
+    """Further columns of text in the table's row of a configuration, by their heading.
+
+    Args:
+        config: an `experiment.Config`; its family's `columns(config)`, if there is one, decides.
+    """
+    own = getattr(protocol(config.family), "columns", None)
+    return {} if own is None else dict(own(config))
+
+
 def sizes(config: Any) -> tuple[tuple[int, int, int], int]:
     """Shape of an input of a configuration, and the most units that its head can have."""
     return protocol(config.family).sizes(config.benchmark)

@@ -199,6 +199,11 @@ def check_method(kind: Any, base: type, at: str) -> None:
             f"{at} is no {base.__name__}; derive it from {base.__module__}.{base.__name__}"
         )
     check_settings(kind, at)
+    if "train" in schema.fields_of(kind):
+        raise UserError(
+            f"{at} has a setting named 'train', which in an experiment file is a method's own "
+            "training; give it another name"
+        )
 
 
 def check_settings(kind: type, at: str) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tlresearch.data import batches, catalogue
-from tlresearch.data.batches import Part, PoolData, StageBatches, joint_pool
+from tlresearch.data.batches import PoolData, StageBatches, joint_pool
+from tlresearch.data.parts import Part
 from tlresearch.data.sampler import EpochSampler
 from tlresearch.data.tasks import Pool, StreamSettings, TaskStream, make_stream
 

@@ -82,10 +82,11 @@ def store(root: Path, files: Contents, packed: bool = False) -> Path:
 def test_entries_are_complete(name: str):
     dataset = DATASETS[name]
     assert dataset.name == name
-    expected = {"omniglot": 1623}.get(name, 10)
+    expected = {"omniglot": 1623, "tiny_imagenet32": 100, "glyphs": 493}.get(name, 10)
     assert dataset.classes == len(set(dataset.class_names)) == expected
     assert re.fullmatch("[0-9a-f]{64}", dataset.fingerprint)
-    assert dataset.embedded == (not dataset.layouts) == (not dataset.torchvision)
+    assert dataset.embedded == (not dataset.layouts)
+    assert not (dataset.embedded and dataset.torchvision)
     assert all((dataset.title, dataset.licence, dataset.source, dataset.obtain))
 
 
@@ -215,8 +216,8 @@ def test_not_to_be_had_is_one_helpful_sentence(tmp_path: Path):
 def test_unknown_name_suggests_the_nearest():
     with pytest.raises(UserError, match=r"unknown data set 'Fashion-MNST'; did you mean fashion_m"):
         load("Fashion-MNST")
-    with pytest.raises(UserError, match=r"'imagenet21k'; known are mnist, fashion_mnist, usps"):
-        locate("imagenet21k")
+    with pytest.raises(UserError, match=r"'svhn'; known are mnist, fashion_mnist, usps"):
+        locate("svhn")
 
 
 def fake_torchvision(files: Contents, last: int = 4) -> Callable[..., None]:
@@ -327,7 +328,7 @@ def test_listing_and_verify_cover_every_set(tmp_path: Path, tiny: Contents):
     assert rows["mnist"]["found"] == str(folder) and rows["usps"]["found"] is None
     assert rows["mnist"]["train"] == 4 and rows["mnist"]["shape"] == (1, 2, 3)
     status = {(row["dataset"], row["status"]) for row in verify(tmp_path)}
-    here = {"mnist", "optdigits", "mnist5k"}
+    here = {"mnist", "optdigits", "mnist5k", "glyphs"}
     assert status == {(name, "ok" if name in here else "missing") for name in DATASETS}
 
 

@@ -12,7 +12,8 @@ from tlresearch.backbones.mlp import MLP
 from tlresearch.continual import EWC
 from tlresearch.continual.protocol import StackRun, run_stack
 from tlresearch.data import catalogue
-from tlresearch.data.batches import Part, StageBatches
+from tlresearch.data.batches import StageBatches
+from tlresearch.data.parts import Part
 from tlresearch.data.sampler import EpochSampler
 from tlresearch.data.streaming import StreamedImages, gather, too_large
 from tlresearch.data.tasks import StreamSettings, make_stream

@@ -91,6 +91,14 @@ def test_what_changes_the_program_is_never_stacked(make, override: str):
         assert [cell.seed for cell in stack.cells] == [0, 1]
 
 
+def test_a_methods_own_training_is_a_program_of_its_own(make):
+    plan = make("methods.ewc.train.lr=1,2")
+    assert [[seed for _, seed in cells] for _, cells in shape(plan)] == [[0, 1]] * 3
+    rates = [{cell.config.train.lr for cell in stack.cells} for stack in plan.stacks]
+    assert rates == [{1e-3}, {1.0}, {2.0}]
+    assert plans.stack_run(plan.stacks[2]).train.lr == 2.0
+
+
 def test_two_labels_of_one_method_are_not_stacked(make):
     """Each stack belongs to one row of the plan and of the source hashes."""
     plan = make("methods={weak: {name: ewc, strength: 1}, strong: {name: ewc, strength: 9}}")

@@ -219,3 +219,15 @@ def test_what_was_never_chosen_is_refused(bench: Bench):
         UserError, match=r"no value of 'methods\.ewc\.strength' was chosen for ewc, b"
     ):
         tuning.with_choice(bench.made, dataclasses.replace(choice, rows=choice.rows[:1]))
+
+
+def test_a_methods_own_training_is_tuned_by_its_key(bench: Bench):
+    """The other method keeps the table's, in the selection and in the table."""
+    bench.write(BASE.replace("methods.ewc.strength: [1, 20, 300]", "methods.ewc.train.lr: [1, 2]"))
+    tried = {(cell.setting, cell.config.train.lr) for _, cell in bench.plan.cells}
+    assert tried == {("a, lr=1", 1), ("a, lr=2", 2), ("b, lr=1", 1), ("b, lr=2", 2)}
+    rows = [Chosen("ewc", s, {"methods.ewc.train.lr": 2.0}, [], 2, 1.0) for s in ("a", "b")]
+    choice = Choice("", "acc", (100, 101), 0.1, rows)
+    tuned = tuning.with_choice(bench.made, choice)
+    rates = {(cell.method, cell.config.train.lr) for cell in tuned.cells}
+    assert rates == {("naive", 1e-3), ("ewc", 2.0)}

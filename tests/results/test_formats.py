@@ -69,6 +69,22 @@ def test_less_forgetting_is_better_and_more_of_the_other_metrics():
     assert not metric_format("acc_target").lower_is_better
 
 
+def test_metrics_of_episodes():
+    forms = {name: metric_format(name) for name in ("ci_episodes", "mse_0", "mse_1", "mse_10")}
+    assert forms["ci_episodes"].heading == "95 % CI over episodes (%)"
+    assert forms["ci_episodes"].number(0.0042) == "0.42"
+    assert [form.label for form in forms.values()][1:] == [
+        "MSE after 0 steps", "MSE after 1 step", "MSE after 10 steps"
+    ]  # fmt: skip
+    assert all(form.lower_is_better for form in forms.values())
+    assert [metric_format(n).number(0.77049) for n in ("mse", "mse_1", "mse_12")] == ["0.770"] * 3
+    assert metric_format("mse_ci_episodes").heading == "95 % CI over episodes"
+    assert metric_format("acc_5").heading == "accuracy after 5 steps (%)"
+    assert metric_format("train_steps").number(60000) == "60000"
+    assert metric_format("harmonic_mean").heading == "harmonic mean (%)"
+    assert metric_format("acc_unseen").heading == "accuracy, unseen classes (%)"
+
+
 def test_a_duration_is_in_the_unit_that_suits():
     shown = {0.0: "0.0 s", 99.94: "99.9 s", 99.96: "2 min", 5940: "99 min", 5999: "1.7 h"}
     assert {seconds: duration(seconds) for seconds in shown} == shown

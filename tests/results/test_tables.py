@@ -241,6 +241,12 @@ def test_latex_is_escaped_and_has_one_width():
         assert {x.replace(r"\&", "").count("&") for x in lines} == {len(columns) - 1}
 
 
+def test_the_sign_of_forgetting_is_explained_where_it_is_shown():
+    for metrics, shown in ((["acc", "forgetting"], True), (["acc", "bwt"], False)):
+        text = to_markdown(build_table(EWC, ["ewc"], [""], metrics))
+        assert "- n: seeds." in text and ("Below 0, forgetting means" in text) is shown
+
+
 def test_two_records_of_one_cell_are_refused():
     with pytest.raises(ValueError, match="two records of ewc, seed 0"):
         build_table([EWC[0], EWC[0]], ["ewc"], [""], ["acc"])

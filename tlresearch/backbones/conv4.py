@@ -4,6 +4,7 @@ Vinyals et al., "Matching networks for one shot learning", NeurIPS 2016, arXiv:1
 section 4.1; also that of prototypical networks and MAML.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -28,18 +29,24 @@ class Conv4:
     """What batch norm uses in evaluation: running statistics, or always those of the batch as in
     MAML, which keeps no buffers and so can be differentiated in an inner loop under `vmap`."""
 
+    pools: Annotated[int, Bounds(ge=0, le=_BLOCKS)] = _BLOCKS
+    """Blocks, from the first, that pool; relation networks take 2, for feature maps of 7 x 7."""
+
     def build(self, input_shape: tuple[int, int, int]) -> "Conv4Backbone":
-        """The network for images of shape (channels, rows, columns), at least 16 x 16.
+        """The network for images of shape (channels, rows, columns), at least 2^pools a side.
 
         Raises:
             UserError: the images are smaller.
         """
-        require_size("conv4", input_shape, 2**_BLOCKS)
+        require_size("conv4", input_shape, 2**self.pools)
         return Conv4Backbone(input_shape, self)
 
 
 class Conv4Backbone(Backbone):
-    """The module of `Conv4`; width = channels · ⌊rows / 16⌋ · ⌊columns / 16⌋."""
+    """The module of `Conv4`; width = channels · ⌊rows / 2^pools⌋ · ⌊columns / 2^pools⌋."""
+
+    map_shape: tuple[int, int, int]
+    """Channels, rows and columns of the feature map that `features` flattens."""
 
     def __init__(self, input_shape: tuple[int, int, int], settings: Conv4) -> None:
         super().__init__()
@@ -50,13 +57,15 @@ class Conv4Backbone(Backbone):
                 nn.Sequential(
                     nn.Conv2d(channels if block else inputs, channels, 3, padding=1),
                     BatchNorm2d(channels, track_running_stats=settings.statistics == "running"),
-                    nn.MaxPool2d(2),  # before ReLU, with which it commutes: a quarter of the work
+                    # Before ReLU, with which it commutes: a quarter of the work.
+                    nn.MaxPool2d(2) if block < settings.pools else nn.Identity(),
                     nn.ReLU(),
                 )
                 for block in range(_BLOCKS)
             )
         )
-        self.width = channels * (rows // 2**_BLOCKS) * (columns // 2**_BLOCKS)
+        self.map_shape = (channels, rows // 2**settings.pools, columns // 2**settings.pools)
+        self.width = math.prod(self.map_shape)
 
     def features(
         self, x: Float[Tensor, "batch channels rows columns"]

@@ -5,6 +5,8 @@ stacked buffers, dropout draws its mask from a key that is a stacked buffer too.
 """
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tlresearch.functional.random import Key, bits
+
+Normaliser = Callable[[nn.modules.batchnorm._BatchNorm, Tensor], Tensor]
+"""(layer, x) to x without mean and at unit variance; see `normalising`."""
 
 _LANES = 4
 """16-bit numbers in one 64-bit word."""
@@ -28,6 +33,9 @@ def normalise_then_scale(layer: nn.modules.batchnorm._BatchNorm, x: Tensor) -> T
     differentiates twice (`fuse_norms`), the affine one is used, which is faster.
     """
     layer._check_input_dim(x)
+    normaliser = getattr(layer, "normaliser", None)
+    if normaliser is not None:
+        return _scaled(layer, normaliser(layer, x))
     fused = getattr(layer, "fused", False)
     if layer.training and layer.num_batches_tracked is not None:
         layer.num_batches_tracked.add_(1)
@@ -44,13 +52,37 @@ def normalise_then_scale(layer: nn.modules.batchnorm._BatchNorm, x: Tensor) -> T
         momentum=layer.momentum,
         eps=layer.eps,
     ).to(x.dtype)
-    if fused:
-        return normalised
-    channels = (-1,) + (1,) * (x.ndim - 2)
+    return normalised if fused else _scaled(layer, normalised)
+
+
+def _scaled(layer: nn.modules.batchnorm._BatchNorm, normalised: Tensor) -> Tensor:
+    """γ and β of each channel."""
+    channels = (-1,) + (1,) * (normalised.ndim - 2)
     # Under autocast the activations are in half precision, and stay in it.
     scale = layer.weight.view(channels).to(normalised.dtype)
     shift = layer.bias.view(channels).to(normalised.dtype)
     return normalised * scale + shift
+
+
+@contextmanager
+def normalising(module: nn.Module, normaliser: Normaliser) -> Iterator[None]:
+    """Within: all batch norms of a module take (x − μ) / √(σ² + ε) from `normaliser`.
+
+    γ and β are applied after it; no running statistics are read or moved.
+
+    Args:
+        module: left as it was found.
+        normaliser: a function of (layer, x).
+    """
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [getattr(layer, "normaliser", None) for layer in norms]
+    try:
+        for layer in norms:
+            layer.normaliser = normaliser  # type: ignore[assignment]
+        yield
+    finally:
+        for layer, found in zip(norms, before, strict=True):
+            layer.normaliser = found  # type: ignore[assignment]
 
 
 def fuse_norms(module: nn.Module, fused: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tlresearch.data.parts import WHOLE, Part
 from tlresearch.data.sampler import EpochSampler
 from tlresearch.data.streaming import StreamedImages, gather
 from tlresearch.data.tasks import Pool, TaskStream
@@ -14,23 +15,6 @@ from tlresearch.functional import random
 
 CHUNK = 2000
 """Samples per chunk where a whole pool is read; a matter of memory, not of results."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of several contiguous parts, as equal as possible: what one process works on."""
-
-    index: int = 0
-    parts: int = 1
-
-    def places(self, total: int, multiple: int = 1) -> range:
-        """Its places among `total`, cut at multiples of `multiple`; may be empty."""
-        blocks = -(-total // multiple)
-        cuts = (blocks * i // self.parts * multiple for i in (self.index, self.index + 1))
-        return range(*(min(total, cut) for cut in cuts))
-
-
-WHOLE = Part()
 
 
 class StageBatches:

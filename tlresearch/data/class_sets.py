@@ -159,7 +159,7 @@ def by_class(
     """The pool of labelled images; those of a class stay in their order."""
     count = labels.bincount(minlength=len(names))
     order = labels.argsort(stable=True)
-    group = torch.zeros(len(names), dtype=torch.int64) if groups is None else torch.tensor(groups)
+    group = torch.tensor(groups or [0] * len(names), dtype=torch.int64)
     return ClassSet(images[order], count.cumsum(0) - count, count, names, group, group_names)
 
 

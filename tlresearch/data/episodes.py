@@ -5,13 +5,12 @@ tensors, and N, K and Q are shapes. Which episode is drawn is a pure function of
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from tlresearch.data.class_sets import ClassSet
 from tlresearch.errors import UserError
 from tlresearch.functional import random
 
@@ -45,6 +44,26 @@ def labels(ways: int, each: int, device: torch.device | None = None) -> Int64[Te
     return torch.arange(ways, device=device).repeat_interleave(each)
 
 
+@runtime_checkable
+class Classes(Protocol):
+    """Classes whose images lie side by side, such as a `class_sets.ClassSet`."""
+
+    @property
+    def images(self) -> UInt8[Tensor, "images channels rows columns"]:
+        """Of all classes."""
+        ...
+
+    @property
+    def first(self) -> Int64[Tensor, " classes"]:
+        """Where a class's images begin."""
+        ...
+
+    @property
+    def count(self) -> Int64[Tensor, " classes"]:
+        """How many a class has."""
+        ...
+
+
 @dataclass(frozen=True)
 class Pool:
     """Classes on a device, from which episodes are drawn."""
@@ -54,7 +73,7 @@ class Pool:
     count: Int64[Tensor, " classes"]
 
     @staticmethod
-    def of(classes: ClassSet, device: torch.device | str = "cpu") -> "Pool":
+    def of(classes: Classes, device: torch.device | str = "cpu") -> "Pool":
         """The classes of a set on a device."""
         tensors = (classes.images, classes.first, classes.count)
         return Pool(*(tensor.to(device) for tensor in tensors))

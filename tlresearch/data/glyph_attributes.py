@@ -42,7 +42,7 @@ class GlyphAttributes:
 
 def _marks(character: str) -> list[str]:
     """The combining marks of the full canonical decomposition."""
-    return [mark for mark in unicodedata.normalize("NFD", character)[1:]]
+    return list(unicodedata.normalize("NFD", character)[1:])
 
 
 def _common_marks() -> list[str]:
@@ -50,9 +50,9 @@ def _common_marks() -> list[str]:
     return sorted(mark for mark, count in counts.items() if count >= _FEWEST)
 
 
-def unicode_attributes(character: str) -> dict[str, float]:
+def unicode_attributes(character: str) -> dict[str, float | int]:
     """Script, case, vowel and accents of a letter, from Unicode's tables."""
-    found: dict[str, float] = {}
+    found: dict[str, float | int] = {}
     own, marks = glyphs.script(character), _marks(character)
     for script in glyphs.SCRIPTS:
         found[f"script {script.lower()}"] = own == script
@@ -69,7 +69,7 @@ def unicode_attributes(character: str) -> dict[str, float]:
     return found
 
 
-def outline_attributes(character: str) -> dict[str, float]:
+def outline_attributes(character: str) -> dict[str, float | int]:
     """Loops, parts, extent, curvature and symmetry of a letter's outline in DejaVu Sans.
 
     An outline runs clockwise around ink and counter-clockwise around a hole, so the sign of its

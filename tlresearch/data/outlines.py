@@ -92,7 +92,8 @@ def draw(
     """Each outline as ink of 255 on 0: the fraction of a pixel that lies inside, on scan lines.
 
     Args:
-        outlines: in ems, none of them empty; each is centred across by its extent and stands on the baseline.
+        outlines: in ems, none of them empty; each is centred across by its extent and stands on
+            the baseline.
         transforms: (images, 2, 3): a linear map about the picture's middle, then a shift to the
             right and upwards in pixels. None: as they are.
     """

@@ -6,6 +6,7 @@ is image i, of the class `train_labels[i]`; so for `val`.
 """
 
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def _split(path: Path, arrays: dict[str, np.ndarray], part: str) -> Split:
     if len(labels) != len(offsets) - 1:
         raise damaged(path, f"{len(labels)} labels", f"one for each of {len(offsets) - 1} images")
     content = arrays[f"{part}_bytes"].tobytes()
-    pieces = [content[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    pieces = [content[a:b] for a, b in itertools.pairwise(offsets)]
     return Split(_decode(path, part, pieces), labels)
 
 

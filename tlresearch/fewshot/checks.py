@@ -3,9 +3,9 @@
 from tlresearch.data import class_tables
 from tlresearch.data.episodes import check_sizes
 from tlresearch.errors import UserError
+from tlresearch.fewshot.batches import episode_sizes
 from tlresearch.fewshot.method import FewShotMethod
-from tlresearch.fewshot.settings import FewShotSettings
-from tlresearch.fewshot.trained import episode_sizes
+from tlresearch.fewshot.settings import SINUSOID, FewShotSettings
 from tlresearch.training.settings import Train
 
 
@@ -18,10 +18,45 @@ def check(benchmark: FewShotSettings, method: FewShotMethod, label: str, train: 
     problem = method.problem()
     if problem:
         raise UserError(f"methods.{label}.{problem}")
-    _check_images(benchmark, method, label)
+    if benchmark.dataset == SINUSOID:
+        _check_sinusoid(benchmark, method, label)
+    else:
+        _check_images(benchmark, method, label, train)
 
 
-def _check_images(benchmark: FewShotSettings, method: FewShotMethod, label: str) -> None:
+def _check_sinusoid(benchmark: FewShotSettings, method: FewShotMethod, label: str) -> None:
+    if not method.regresses:
+        raise UserError(
+            f"methods.{label}: {type(method).__name__} classifies, and the sinusoids are a "
+            "regression; choose one such as maml, or another benchmark.dataset"
+        )
+    for name in ("split", "size", "rotations", "target"):
+        if getattr(benchmark, name):
+            raise UserError(
+                f"benchmark.{name}: the sinusoids are functions, not images; remove the key"
+            )
+    if benchmark.draw != "classes":
+        raise UserError(
+            "benchmark.draw: the sinusoids are functions without groups; remove the key"
+        )
+
+
+def _check_lake(benchmark: FewShotSettings) -> None:
+    """The published runs are what they are."""
+    fixed = {"ways": 20, "shots": 1, "queries": 1, "episodes": 20}
+    for name, value in fixed.items():
+        if getattr(benchmark, name) != value:
+            raise UserError(
+                f"benchmark.{name}: Lake's runs have {value}; write {name}: {value}, or set "
+                "benchmark.draw: group for episodes within an alphabet"
+            )
+    if benchmark.dataset != "omniglot":
+        raise UserError("benchmark.draw: Lake's runs are of omniglot; set benchmark.dataset to it")
+
+
+def _check_images(
+    benchmark: FewShotSettings, method: FewShotMethod, label: str, train: Train
+) -> None:
     if not method.classifies:
         raise UserError(
             f"methods.{label}: {type(method).__name__} learns a regression; give "
@@ -39,6 +74,18 @@ def _check_images(benchmark: FewShotSettings, method: FewShotMethod, label: str)
         measured = facts
         classes = getattr(facts, benchmark.evaluate)
         where = f"the {benchmark.evaluate} part of {benchmark.dataset}"
+    if benchmark.draw == "lake":
+        _check_lake(benchmark)
+    elif classes == 0:
+        raise UserError(
+            f"benchmark.evaluate: {where} has no classes; choose another benchmark.split, or "
+            "another part"
+        )
+    if train.checkpoint == "selected" and facts.validation == 0:
+        raise UserError(
+            "train.checkpoint: 'selected' needs validation classes, and this split of "
+            f"{benchmark.dataset} has none; choose another benchmark.split"
+        )
     check_sizes(
         classes, measured.images, benchmark.ways, benchmark.shots, benchmark.queries, where,
         "benchmark.",

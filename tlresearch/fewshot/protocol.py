@@ -3,6 +3,7 @@
 A training that was done before, in this table or another, is not done again: see `trained`.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,9 @@ from torch import Tensor
 from tlresearch import own
 from tlresearch.errors import UserError
 from tlresearch.fewshot import METHODS, checks, trained
-from tlresearch.fewshot.evaluation import evaluate
+from tlresearch.fewshot.batches import episode_sizes
+from tlresearch.fewshot.evaluation import EvaluationSet, evaluate
+from tlresearch.fewshot.gradient import GradientMethod
 from tlresearch.fewshot.method import FewShotMethod
 from tlresearch.fewshot.settings import FewShotSettings
 from tlresearch.fewshot.tasks import (
@@ -27,6 +30,7 @@ from tlresearch.fewshot.tasks import (
     sizes,
 )
 from tlresearch.files import claim
+from tlresearch.results.episodes import half_width
 from tlresearch.results.provenance import source_hash
 from tlresearch.training import checkpoint, tree
 from tlresearch.training.device import dtype_of, peak_memory, tf32
@@ -54,7 +58,7 @@ Method = FewShotMethod
 CURVE = 10
 """Inner steps whose values are metrics of their own."""
 METRICS = (
-    *("acc", "mse", "ci_episodes", "train_steps"),
+    *("acc", "error", "mse", "ci_episodes", "mse_ci_episodes", "train_steps"),
     *(f"{name}_{step}" for name in ("acc", "mse") for step in range(CURVE + 1)),
 )
 DEFAULT_METRICS = ("acc", "ci_episodes", "train_steps")
@@ -143,8 +147,9 @@ class _Journey:
         self.run, self.tasks, self.training, self.files = run, tasks, training, files
         self.learning = Stage(training)
         self.seconds, self.began = 0.0, time.monotonic()
-        print_ = fingerprint(run.benchmark)
-        self.keys = [trained.training_key(run, i, print_) for i in range(len(run.seeds))]
+        alone = dataclasses.replace(run.benchmark, target=None)
+        places = range(len(run.seeds))
+        self.keys = [trained.training_key(run, i, fingerprint(alone)) for i in places]
         self.source = training_source(run)
         self.trained_by: str | None = None
         """Hash of other code than the current one that trained the networks, if it did."""
@@ -155,7 +160,7 @@ class _Journey:
         method = self.run.method
         if method.trains_on == "classes":
             return self.run.train.batch_size
-        ways, shots, queries = trained.episode_sizes(self.run.benchmark, method)
+        ways, shots, queries = episode_sizes(self.run.benchmark, method)
         return method.tasks * ways * (shots + queries)
 
     def place(self, step: int) -> dict[str, Any]:
@@ -228,14 +233,32 @@ class _Journey:
 
     def _scores(self) -> Tensor:
         """Accuracy, or minus the error, on the validation classes."""
-        found = evaluate(self.training, self.tasks.episodes("validation"))[:, :, -1].mean(1)
+        found = evaluate(self.training, self.tasks.episodes(self.run.method, "validation"))[
+            :, :, -1
+        ].mean(1)
         found = -found if self.tasks.regression else found
         return found.to(next(iter(self.training.stack.params.values())).device)
 
+    def _values(self, episodes: EvaluationSet) -> Tensor:
+        """What is measured, with the curve to the step that the benchmark asks for."""
+        training, curve = self.training, self.run.benchmark.curve
+        if isinstance(training.method, GradientMethod) and curve > self.counted:
+            longer = dataclasses.replace(training.method, test_steps=curve)
+            training = dataclasses.replace(training, method=longer)
+        return evaluate(training, episodes)
+
+    @property
+    def counted(self) -> int:
+        """Inner steps after which a table's rows are measured."""
+        method = self.run.method
+        if not isinstance(method, GradientMethod):
+            return 0
+        return method.test_steps or method.inner_steps
+
     def outcomes(self) -> list[Outcome]:
         """What each seed came to."""
-        episodes = self.tasks.episodes()
-        values = evaluate(self.training, episodes)
+        episodes = self.tasks.episodes(self.run.method)
+        values = self._values(episodes)
         total = self.seconds + time.monotonic() - self.began
         rows = []
         for place, failure in enumerate(self.training.failures):
@@ -249,9 +272,10 @@ class _Journey:
             if failure:
                 rows.append(Outcome({}, {}, "failed", failure, details, source=self.trained_by))
                 continue
-            found = metrics_of(values[place], self.tasks.regression)
+            found = metrics_of(values[place], self.counted, self.tasks.regression)
             found["train_steps"] = float(self.training.steps[place])
-            arrays = {"episodes": values[place, :, -1].tolist(), "episodes_id": episodes.identity}
+            own_values = values[place, :, row_of(values, self.counted)].tolist()
+            arrays = {"episodes": own_values, "episodes_id": episodes.identity}
             if values.shape[2] > 1:
                 arrays["curve"] = values[place].mean(0).tolist()
             weights = weights_of(self.training.one(place)[1])
@@ -259,20 +283,28 @@ class _Journey:
         return rows
 
 
-def metrics_of(values: Tensor, regression: bool) -> dict[str, float]:
+def row_of(values: Tensor, counted: int) -> int:
+    """The row after `counted` inner steps; the only one of a method without an inner loop."""
+    return min(counted, values.shape[-1] - 1)
+
+
+def metrics_of(values: Tensor, counted: int, regression: bool) -> dict[str, float]:
     """Metrics of one seed.
 
     Args:
         values: accuracy or mean squared error, (episodes, rows), rows after 0, 1, … inner steps.
+        counted: the inner step that counts.
         regression: which of the two.
 
     Returns:
-        `acc` or `mse` after the last inner step, its 95 % interval 1.96 s / √n over n episodes
-        (s with n − 1), and, with an inner loop, the value after each of the first steps.
+        `acc` and `error`, or `mse`, its 95 % interval 1.96 s / √n over n episodes (s with n − 1),
+        and, with an inner loop, the value after each of the first steps.
     """
-    name = "mse" if regression else "acc"
-    last = values[:, -1]
-    found = {name: last.mean().item(), "ci_episodes": 1.96 * last.std().item() / len(last) ** 0.5}
+    name, interval = ("mse", "mse_ci_episodes") if regression else ("acc", "ci_episodes")
+    last = values[:, row_of(values, counted)]
+    found = {name: last.mean().item(), interval: half_width(last.tolist())}
+    if not regression:
+        found["error"] = 1 - found[name]
     if values.shape[1] > 1:
         steps = range(min(values.shape[1], CURVE + 1))
         found |= {f"{name}_{step}": values[:, step].mean().item() for step in steps}
@@ -281,6 +313,13 @@ def metrics_of(values: Tensor, regression: bool) -> dict[str, float]:
 
 def training_source(run: StackRun) -> str:
     """Hash of the code that trains a run's networks."""
-    kinds = (type(run.method).__module__, type(run.backbone).__module__)
-    modules = (*kinds, "tlresearch.training.stage", "tlresearch.fewshot.tasks")
+    method = type(run.method)
+    names = {kind.__name__: kind.__module__ for kind in method.__mro__}
+    trains = names.get(method.training_kind, method.__module__)
+    modules = (
+        trains,
+        type(run.backbone).__module__,
+        "tlresearch.training.stage",
+        "tlresearch.fewshot.batches",
+    )
     return source_hash(modules, own.sources(run))

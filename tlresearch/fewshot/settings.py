@@ -33,11 +33,14 @@ class FewShotSettings:
     evaluate: Literal["test", "validation"] = "test"
     """The classes that they are drawn from; settings are chosen on `validation`."""
     draw: Literal["classes", "group", "lake"] = "classes"
-    """Ways among all those classes, or within a group (Omniglot: an alphabet), or Lake's 20 runs,
-    which fix ways, shots, queries and episodes."""
+    """Ways among all those classes, or within a group (Omniglot: an alphabet), or Lake's 20 runs
+    of 20 ways, 1 shot and 1 query."""
+    curve: Annotated[int, Bounds(ge=0)] = 0
+    """Inner steps to which adaptation curves go, where that is more than count; the rows of a
+    table are measured after the steps that a method says."""
     target: str | None = None
     """Another data set whose classes episodes are drawn from, after training on `dataset`."""
 
 
-EVALUATION_ONLY = ("ways", "shots", "queries", "episodes", "evaluate", "draw", "target")
+EVALUATION_ONLY = ("ways", "shots", "queries", "episodes", "evaluate", "draw", "curve", "target")
 """Fields that training does not depend on, but through a method's own nulls."""

@@ -1,27 +1,26 @@
 """What a few-shot run trains on and is measured on: images by class, or sinusoids."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
-from tlresearch.data import catalogue
+from tlresearch.data import catalogue, lake
 from tlresearch.data.class_sets import ClassSet, ClassSplits, class_splits
 from tlresearch.data.class_tables import facts
-from tlresearch.data.episodes import EpisodeBatches, Pool, evaluation_keys
-from tlresearch.data.sampler import EpochSampler
+from tlresearch.data.episodes import Pool, evaluation_keys
+from tlresearch.fewshot.batches import Batch, episode_sizes, training_batches
 from tlresearch.fewshot.evaluation import CHUNK, EvaluationSet, ImageEpisodes
 from tlresearch.fewshot.method import FewShotMethod
-from tlresearch.fewshot.settings import FewShotSettings
-from tlresearch.fewshot.trained import episode_sizes
+from tlresearch.fewshot.settings import SINUSOID, FewShotSettings
+from tlresearch.fewshot.sinusoid_tasks import SinusoidTasks
 from tlresearch.functional import random
 from tlresearch.training.settings import Train
 from tlresearch.training.tree import Tree
-
-Batch = Callable[[int], tuple[Tensor | None, ...]]
 
 
 @dataclass
@@ -35,6 +34,8 @@ class ImageTasks:
     device: torch.device
     scale: Tensor
     """What a pixel is multiplied by; its dtype is that of the inputs."""
+    root: Path | None = None
+    """Data root; None: where the environment says."""
     regression = False
 
     @staticmethod
@@ -44,7 +45,7 @@ class ImageTasks:
         """The classes of a benchmark."""
         splits, target = load_splits(benchmark, root)
         scale = torch.tensor(1 / 255, dtype=dtype, device=device)
-        return ImageTasks(benchmark, splits, target, device, scale)
+        return ImageTasks(benchmark, splits, target, device, scale, root)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -65,10 +66,7 @@ class ImageTasks:
     def training(self, method: FewShotMethod, train: Train, seeds: list[int]) -> Batch:
         """The training batches by step."""
         pool = Pool.of(self.splits.train, self.device)
-        if method.trains_on == "classes":
-            return ClassBatches(pool, seeds, train, self.scale).batch
-        ways, shots, queries = episode_sizes(self.benchmark, method)
-        return EpisodeBatches(pool, seeds, ways, shots, queries, method.tasks, self.scale).batch
+        return training_batches(pool, self.benchmark, method, train, seeds, self.scale)
 
     def batches(
         self, samples: int | None = None, multiple: int = 1
@@ -91,44 +89,32 @@ class ImageTasks:
         """The same for all seeds: what is done after training draws nothing by seed."""
         return random.make_key(0, purpose)
 
-    def episodes(self, which: str | None = None) -> EvaluationSet:
+    def episodes(self, method: FewShotMethod, which: str | None = None) -> EvaluationSet:
         """The episodes that methods are measured on.
 
         Args:
+            method: who is measured.
             which: `validation` or `test`; None: as the benchmark says, with its own way to draw.
         """
         settings = self.benchmark
         classes = getattr(self.target if which is None else self.splits, which or settings.evaluate)
         draw = settings.draw if which is None else "classes"
-        purpose = f"{which or settings.evaluate} {draw}"
+        indices = self._indices(classes, draw, f"{which or settings.evaluate} {draw}")
         pool = Pool.of(classes, self.device)
-        keys = evaluation_keys(purpose, settings.episodes).to(self.device)
+        return ImageEpisodes(pool, indices.to(self.device), settings.shots, self.scale)
+
+    def _indices(
+        self, classes: ClassSet, draw: str, purpose: str
+    ) -> Int64[Tensor, "episodes ways samples"]:
+        """The images of the episodes, drawn on the CPU."""
+        settings = self.benchmark
+        if draw == "lake":
+            return lake.published_runs(classes, self.root)
+        keys = evaluation_keys(purpose, settings.episodes)
         samples = settings.shots + settings.queries
-        indices = pool.draw(keys, settings.ways, samples)
-        return ImageEpisodes(pool, indices, settings.shots, self.scale)
-
-
-class ClassBatches:
-    """Batches of images and their classes for S seeds, by step; each epoch is shuffled anew."""
-
-    def __init__(self, pool: Pool, seeds: list[int], train: Train, scale: Tensor) -> None:
-        """Draws nothing yet."""
-        self.pool, self.scale = pool, scale
-        self.classes = torch.repeat_interleave(
-            torch.arange(pool.classes, device=pool.first.device), pool.count
-        )
-        sizes = [len(pool.images)] * len(seeds)
-        self.sampler = EpochSampler(seeds, sizes, train.batch_size, "images of all classes")
-        self.first, self.block = 0, torch.empty(0)
-
-    def batch(self, step: int) -> tuple[Tensor | None, ...]:
-        """(x, y, None) of a step: (S, B, …) and (S, B)."""
-        steps = self.sampler.block_steps
-        if not len(self.block) or step // steps * steps != self.first:
-            self.first = step // steps * steps
-            self.block = self.sampler.block(self.first, steps).to(self.classes.device)
-        places = self.block[step - self.first]
-        return self.pool.gather(places, self.scale), self.classes[places], None
+        if draw == "group":
+            return lake.within_groups(classes, keys, settings.ways, samples)
+        return Pool.of(classes).draw(keys, settings.ways, samples)
 
 
 def load_splits(
@@ -154,7 +140,7 @@ def class_of(classes: ClassSet) -> Tensor:
     return torch.repeat_interleave(torch.arange(len(classes.first)), classes.count)
 
 
-Tasks = ImageTasks
+Tasks = ImageTasks | SinusoidTasks
 
 
 def load_tasks(
@@ -165,6 +151,8 @@ def load_tasks(
     Raises:
         UserError: data that are missing or damaged.
     """
+    if benchmark.dataset == SINUSOID:
+        return SinusoidTasks(benchmark, device, dtype)
     return ImageTasks.load(benchmark, device, dtype, root)
 
 
@@ -176,16 +164,20 @@ def datasets(benchmark: FewShotSettings) -> tuple[str, ...]:
 
 def fingerprint(benchmark: FewShotSettings) -> str:
     """That of all data, those of another domain included."""
-    return "+".join(catalogue.entry(name).fingerprint for name in datasets(benchmark))
+    prints = [catalogue.entry(name).fingerprint for name in datasets(benchmark)]
+    return "+".join(prints) or SINUSOID
 
 
 def load_data(benchmark: FewShotSettings, root: Path | None = None) -> None:
     """Refuses data that are missing or damaged."""
-    load_splits(benchmark, root)
+    if benchmark.dataset != SINUSOID:
+        load_splits(benchmark, root)
 
 
 def sizes(benchmark: FewShotSettings) -> tuple[tuple[int, int, int], int]:
     """Shape of an input, and the most units of a head."""
+    if benchmark.dataset == SINUSOID:
+        return (1, 1, 1), 1
     known = facts(benchmark.dataset, benchmark.split, benchmark.size, benchmark.rotations)
     return known.shape, max(known.train, benchmark.ways)
 

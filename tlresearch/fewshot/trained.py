@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tlresearch.configs import plain_config
+from tlresearch.fewshot.batches import episode_sizes
 from tlresearch.fewshot.settings import EVALUATION_ONLY
 from tlresearch.results import weights as files
 from tlresearch.training.runs import StackRun
@@ -29,11 +30,8 @@ def training_key(run: StackRun, place: int, fingerprint: str) -> str:
         place: of the seed in the stack.
         fingerprint: of the training data.
     """
-    benchmark = {
-        name: getattr(run.benchmark, name)
-        for name in (f.name for f in dataclasses.fields(run.benchmark))
-        if name not in EVALUATION_ONLY
-    }
+    benchmark = plain_config(run.benchmark, defaults=False)
+    benchmark = {k: v for k, v in benchmark.items() if k not in EVALUATION_ONLY}
     own = {name: values[place] for name, values in run.fields.items()}
     plain = {
         "benchmark": benchmark,
@@ -60,15 +58,6 @@ def _method(run: StackRun, own: dict[str, float]) -> dict[str, Any]:
     for name in ("train_ways", "train_shots", "train_queries"):
         plain.pop(name, None)
     return plain
-
-
-def episode_sizes(benchmark: Any, method: Any) -> tuple[int, int, int]:
-    """(ways, shots, queries) of a training episode."""
-    return (
-        method.train_ways or benchmark.ways,
-        method.train_shots or benchmark.shots,
-        method.train_queries or benchmark.queries,
-    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """What a table leaves behind: Markdown, CSV, LaTeX, figures and the packed records."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tlresearch import families
 from tlresearch.experiment import Experiment
 from tlresearch.files import claim, silently, write_text_atomic
 from tlresearch.launch.naming import output_name
@@ -11,6 +13,8 @@ from tlresearch.launch.plan import Plan
 from tlresearch.launch.tuning_notes import tuning_of
 from tlresearch.launch.waiting import records_by_key, sources_of
 from tlresearch.results import figures
+from tlresearch.results.adaptation_figure import adaptation_figure
+from tlresearch.results.episodes import episode_format
 from tlresearch.results.rows import Place, Table, build_table
 from tlresearch.results.store import Record, Store
 from tlresearch.results.sweep_figure import sweep_figure, swept_number
@@ -44,6 +48,7 @@ def table_of(experiment: Experiment, records: list[Record]) -> Table:
         title=_title(experiment),
         places=_places(experiment),
         tuning=tuning_of(experiment),
+        columns={row: families.columns(config) for row, config in configs.items()},
     )
 
 
@@ -103,30 +108,38 @@ def _write_table(experiment: Experiment, records: list[Record], store: Store) ->
 
 
 def _write_figures(experiment: Experiment, records: list[Record], base: Path) -> list[Path]:
-    """Accuracy matrices and forgetting curves, for each named setting (not for swept ones)."""
+    """Accuracy matrices, forgetting, adaptation: what the records of each named setting hold.
+
+    Not for swept settings.
+    """
     paths = []
     for setting in experiment.header.settings or [""]:
-        matrices = {label: _matrices(records, label, setting) for label in experiment.method_labels}
-        matrices = {label: m for label, m in matrices.items() if len(m)}
-        if not matrices or min(m.shape[-1] for m in matrices.values()) < 2:
-            continue
         end = f"_{setting}.svg" if setting else ".svg"
-        for name, draw in (
-            ("matrix", figures.accuracy_matrix_figure),
-            ("forgetting", figures.forgetting_curve_figure),
-        ):
-            path = base.with_name(f"{base.name}_{name}{end}")
-            draw(matrices, path)
-            paths.append(path)
+        matrices = _arrays(experiment, records, setting, "accuracy_matrix")
+        if matrices and min(m.shape[-1] for m in matrices.values()) > 1:
+            for name, draw in (
+                ("matrix", figures.accuracy_matrix_figure),
+                ("forgetting", figures.forgetting_curve_figure),
+            ):
+                paths.append(base.with_name(f"{base.name}_{name}{end}"))
+                draw(matrices, paths[-1])
+        curves = _arrays(experiment, records, setting, "curve")
+        if any(curve.shape[-1] > 1 for curve in curves.values()):
+            episodes = _arrays(experiment, records, setting, "episodes")
+            levels = {label: values.mean(1, keepdims=True) for label, values in episodes.items()}
+            both = levels | curves  # a method without inner steps is a level
+            curves = {label: both[label] for label in experiment.method_labels if label in both}
+            paths.append(base.with_name(f"{base.name}_adaptation{end}"))
+            adaptation_figure(curves, paths[-1], episode_format(experiment.metrics))
     return paths
 
 
-def _matrices(records: list[Record], label: str, setting: str) -> np.ndarray:
-    """Accuracy matrices of one row of the table, seeds first."""
-    found = [
-        record["arrays"]["accuracy_matrix"]
-        for record in sorted(records, key=lambda r: r["seed"])
-        if (record["method"], record["setting"], record["status"]) == (label, setting, "finished")
-        and "accuracy_matrix" in record["arrays"]
-    ]
-    return np.array(found, dtype=float)
+def _arrays(
+    experiment: Experiment, records: list[Record], setting: str, name: str
+) -> dict[str, np.ndarray]:
+    """One array of the finished records of a setting, by method, seeds first."""
+    found: dict[str, list[Any]] = {label: [] for label in experiment.method_labels}
+    for record in sorted(records, key=lambda r: r["seed"]):
+        if (record["setting"], record["status"]) == (setting, "finished"):
+            found[record["method"]] += [record["arrays"][name]] if name in record["arrays"] else []
+    return {label: np.array(arrays, dtype=float) for label, arrays in found.items() if arrays}

@@ -80,7 +80,10 @@ def details(experiment: Experiment, root: Path | None = None) -> str:
 
 
 def _settings(experiment: Experiment, label: str) -> list[str]:
-    """`key=value` for each setting of a method that is not everywhere at its default."""
+    """`key=value` for each setting of a method that is not everywhere at its default.
+
+    Those of its own training, `train.lr=0.01`, are shown as the file gives them.
+    """
     methods = {id(c.config): c.config.method for c in experiment.cells if c.method == label}
     changed = {key for m in methods.values() for key in _flat(plain_config(m, defaults=False))}
     shown: dict[str, list[str]] = {}
@@ -88,6 +91,12 @@ def _settings(experiment: Experiment, label: str) -> list[str]:
         for key, value in _flat(plain_config(method)).items():
             if key in changed and _text(value) not in shown.setdefault(key, []):
                 shown[key].append(_text(value))
+    trained = [
+        v.raw["methods"][label].get("train", {}) for v in experiment.variants if v.method == label
+    ]
+    for key, value in ((f"train.{k}", v) for changes in trained for k, v in changes.items()):
+        if _text(value) not in shown.setdefault(key, []):
+            shown[key].append(_text(value))
     lines = {key: " or ".join(values) for key, values in shown.items()}
     if experiment.header.select and experiment.choice is None:
         for key, values in grid_of(experiment.header.select, label).items():

@@ -58,6 +58,16 @@ def _percent(label: str, ceiling: float | None = None, lower: bool = False) -> M
     return MetricFormat(label, "%", 100.0, 2, ceiling, lower)
 
 
+def _mse(label: str) -> MetricFormat:
+    """A squared error in squared units of the output."""
+    return MetricFormat(label, decimals=3, lower_is_better=True)
+
+
+def _steps(count: int) -> str:
+    """`1 step`, `5 steps`."""
+    return f"{count} step{'s' * (count != 1)}"
+
+
 METRIC_FORMATS: dict[str, MetricFormat] = {
     "acc": _percent("accuracy", 0.99),
     "accuracy": _percent("accuracy", 0.99),
@@ -74,6 +84,15 @@ METRIC_FORMATS: dict[str, MetricFormat] = {
     "agreement": _percent("agreement", 0.99),
     "error": _percent("error", lower=True),
     "ece": _percent("ECE", lower=True),
+    "acc_seen": _percent("accuracy, seen classes", 0.99),
+    "acc_unseen": _percent("accuracy, unseen classes", 0.99),
+    "harmonic_mean": _percent("harmonic mean", 0.99),
+    "ci_episodes": _percent("95 % CI over episodes", lower=True),
+    "mse": _mse("MSE"),
+    "mse_ci_episodes": _mse("95 % CI over episodes"),
+    **{f"acc_{k}": _percent(f"accuracy after {_steps(k)}", 0.99) for k in range(11)},
+    **{f"mse_{k}": _mse(f"MSE after {_steps(k)}") for k in range(11)},
+    "train_steps": MetricFormat("training steps", decimals=0),
     "seconds": MetricFormat("time", "s", 1.0, 1, None, True),
     "wall_seconds": MetricFormat("wall time", "s", 1.0, 1, None, True),
 }

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tlresearch.errors import UserError
+from tlresearch.results.episodes import EpisodeTest, compare_over_episodes
 from tlresearch.results.formats import metric_format
 from tlresearch.results.published import (
     Published,
@@ -107,6 +108,14 @@ class Table:
     """By method and setting, of a table of swept values; None for any other."""
     tuning: Tuning | None = None
     """None where nothing was tuned."""
+    columns: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
+    """By method and setting: further columns of text by their heading, e.g. how it was trained."""
+    episodes: Mapping[str, list[EpisodeTest]] = field(default_factory=dict)
+    """By setting: all pairs of methods that were measured on the same episodes."""
+
+    def headings(self, pairs: Iterable[tuple[str, str]]) -> list[str]:
+        """The columns of text that any of these rows has, in order of appearance."""
+        return list(dict.fromkeys(name for pair in pairs for name in self.columns.get(pair, ())))
 
     def of(self, method: str, setting: str, metric: str) -> list[Row]:
         """The rows of one metric of one cell: one, or one for each published number."""
@@ -127,6 +136,7 @@ def build_table(
     title: str = "",
     places: Mapping[tuple[str, str], Place] | None = None,
     tuning: Tuning | None = None,
+    columns: Mapping[tuple[str, str], Mapping[str, str]] | None = None,
 ) -> Table:
     """Means over seeds, the published numbers beside them, verdicts and paired tests.
 
@@ -146,6 +156,7 @@ def build_table(
         places: of every pair, for a table of swept values, which has no paired tests: it would
             compare methods at values that are not each other's.
         tuning: what choosing the settings took.
+        columns: by method and setting, texts by the heading of their column.
 
     Raises:
         ValueError: two records of the same cell, or no metric.
@@ -169,6 +180,9 @@ def build_table(
         tests={s: _tests(s, tested, finished, metrics[0]) for s in settings},
         published=tuple(published), unmatched=_unmatched(published, known, metrics),
         left_out=left_out, checkpoints=_checkpoints(finished), places=places, tuning=tuning,
+        columns=columns or {},
+        episodes={s: compare_over_episodes({m: finished.get((m, s), {}) for m in tested})
+                  for s in settings},
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tlresearch.results.episodes import EPISODES_NOTE, EpisodeTest, episode_format
 from tlresearch.results.formats import (
     METRIC_FORMATS,
     MetricFormat,
@@ -52,14 +53,18 @@ def to_csv(table: Table) -> str:
     Values are fractions with six significant digits, undefined ones empty; a missing cell has
     n = 0. `published_spread` is what the paper gives, in the sense of its `spread_is`. Where
     something was tuned, `tuning_runs` and `tuning_seconds` are what it took for the row's cell.
+    Further columns of text, where some row has them, follow `method`.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     tuned = ["tuning_runs", "tuning_seconds"] if table.tuning else []
-    writer.writerow([*CSV_COLUMNS.split(","), *tuned])
+    method, *numbers = CSV_COLUMNS.split(",")
+    texts = table.headings(table.cells)
+    writer.writerow([method, *texts, *numbers, *tuned])
     for row in table.rows:
         ours, reference, verdict = row.ours, row.reference, row.verdict
-        line = [row.method, row.setting, row.metric]
+        line = [row.method, *_texts(table, (row.method, row.setting), texts)]
+        line += [row.setting, row.metric]
         line += [csv_number(ours.mean), csv_number(ours.ci95), csv_number(ours.sem), str(ours.n)]
         if reference is None or verdict is None:
             line += [""] * 5
@@ -140,6 +145,8 @@ def _grids(table: Table, section: str, pairs: Sequence[tuple[str, str]]) -> list
         grids.append(_other_published(table, others))
     if table.tests.get(section):
         grids.append(_tests(table.tests[section], metric_format(table.metrics[0])))
+    if table.episodes.get(section):
+        grids.append(_episodes(table.episodes[section], episode_format(table.metrics)))
     return grids
 
 
@@ -147,8 +154,8 @@ def _results(table: Table, pairs: Sequence[tuple[str, str]]) -> Grid:
     """The main grid of a section: a line for each method (and value) and published number."""
     primary, *others = (metric_format(metric) for metric in table.metrics)
     compared = any(row.reference for pair in pairs for row in table.of(*pair, table.metrics[0]))
-    names = value_headings(table, pairs)
-    header = ["method", *names, primary.heading, *(other.heading for other in others), "n"]
+    texts, names = table.headings(pairs), value_headings(table, pairs)
+    header = ["method", *texts, *names, primary.heading, *(other.heading for other in others), "n"]
     header += ["tuning"] * (table.tuning is not None)
     if compared:
         header += ["published", "status", primary.difference_heading, "verdict"]
@@ -158,7 +165,8 @@ def _results(table: Table, pairs: Sequence[tuple[str, str]]) -> Grid:
     for pair in pairs:
         cell = table.cells[pair]
         first, *more = table.of(*pair, table.metrics[0])
-        line = [pair[0] + (" (stale)" if cell.stale else ""), *_values(table, pair, names)]
+        line = [pair[0] + (" (stale)" if cell.stale else ""), *_texts(table, pair, texts)]
+        line += _values(table, pair, names)
         line += [
             _ours(cell, table.of(*pair, metric)[0], metric_format(metric))
             for metric in table.metrics
@@ -168,7 +176,14 @@ def _results(table: Table, pairs: Sequence[tuple[str, str]]) -> Grid:
         lines.append(line + (_beside(table, first, primary) if compared else []) + mark)
         blank = [""] * (len(line) - 1)
         lines += [[pair[0], *blank, *_beside(table, row, primary)] for row in more]
-    return Grid("", header, [line + [""] * (len(header) - len(line)) for line in lines], 1)
+    lines = [line + [""] * (len(header) - len(line)) for line in lines]
+    return Grid("", header, lines, 1 + len(texts))
+
+
+def _texts(table: Table, pair: tuple[str, str], headings: Sequence[str]) -> list[str]:
+    """The columns of text of a row, empty where it has none of that heading."""
+    texts = table.columns.get(pair, {})
+    return [texts.get(heading, "") for heading in headings]
 
 
 def _values(table: Table, pair: tuple[str, str], names: Sequence[str]) -> list[str]:
@@ -246,6 +261,18 @@ def _tests(tests: Sequence[PairedTest], form: MetricFormat) -> Grid:
     return Grid(f"Paired t tests of {form.label}, first - second", header, lines, 2)
 
 
+def _episodes(tests: Sequence[EpisodeTest], form: MetricFormat) -> Grid:
+    """The paired tests over episodes."""
+    header = ["first", "second", form.difference_heading, "p", "p (Holm)", "episodes"]
+    lines = []
+    for test in tests:
+        low, high = test.difference - test.ci95, test.difference + test.ci95
+        difference = _difference(Verdict("", test.difference, low, high, False), form)
+        p = [p_text(test.p), p_text(test.p_holm)]
+        lines.append([test.first, test.second, difference, *p, str(test.n)])
+    return Grid(f"Over episodes, {form.label}, first - second", header, lines, 2)
+
+
 def _sources(table: Table) -> dict[tuple[int, str], int]:
     """Number, from 0, of each source of a published block, in order."""
     pairs = [
@@ -259,7 +286,9 @@ def notes(table: Table) -> list[str]:
     first = "± is the half-width of the 95 % confidence interval over seeds (Student t)"
     if table.checkpoints:
         first += f"; weights: {' and '.join(table.checkpoints)} checkpoint"
-    lines = [first + ".", "n: seeds. Below 0, forgetting means that earlier tasks improved."]
+    lines = [first + ".", "n: seeds."]
+    if any(metric.startswith("forgetting") for metric in table.metrics):
+        lines[1] += " Below 0, forgetting means that earlier tasks improved."
     lines += _source_notes(table)
     if table.published:
         lines.append(agreement(table))
@@ -274,6 +303,8 @@ def notes(table: Table) -> list[str]:
         lines.append(
             "Paired t tests over shared seeds; Holm's correction over the pairs of one setting."
         )
+    if any(table.episodes.values()):
+        lines.append(EPISODES_NOTE)
     for block, row in table.unmatched:
         lines.append(_unmatched_note(block, row))
     for (method, setting), cell in table.cells.items():

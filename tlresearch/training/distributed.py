@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from tlresearch.data.batches import Part
+from tlresearch.data.parts import Part
 from tlresearch.errors import AgreedError, UserError
 from tlresearch.training.tree import Tree, tensors
 

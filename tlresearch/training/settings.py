@@ -13,7 +13,10 @@ Count = Annotated[int, Bounds(ge=1)]
 
 @dataclass(frozen=True)
 class Train:
-    """Optimiser, schedule, length and precision; the same for every method of a table."""
+    """Optimiser, schedule, length and precision, for every method of a table.
+
+    What a method has of its own, as `methods.LABEL.train`, goes over them.
+    """
 
     steps: Count = 2000
     """Optimiser steps; in a stream, for each task."""
