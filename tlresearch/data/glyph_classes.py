@@ -1,9 +1,9 @@
 """Glyphs for zero-shot learning: characters as classes, and synthetic attributes of them.
 
-The attributes are computed (`data.glyph_attributes`), not observed by people: they are a test of the
-methods, not of what people know. The class splits are those of few-shot learning: classes of its
-test part are unseen, those of its training and validation parts are seen, and a selection takes the
-validation part for unseen.
+The attributes are computed (`data.glyph_attributes`), not observed by people: they are a test of
+the methods, not of what people know. The class splits are those of few-shot learning: classes of
+its test part are unseen, those of its training and validation parts are seen, and a selection takes
+the validation part for unseen.
 """
 
 import functools

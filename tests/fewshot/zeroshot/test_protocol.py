@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import scipy.io
 import torch
 from torch import Tensor
 
 from tlresearch.backbones.mlp import MLP
+from tlresearch.data import xian
 from tlresearch.errors import UserError
 from tlresearch.fewshot.zeroshot import METHODS, classifiers, protocol
 from tlresearch.fewshot.zeroshot.attribute_prototypes import AttributePrototypes
@@ -54,7 +56,8 @@ def test_a_stack_equals_separate_runs(toy, tmp_path, method, features):
     for place, (seed, value) in enumerate(zip([3, 4, 3], [*values, values[1]], strict=True)):
         folder = tmp_path / str(place)
         folder.mkdir()
-        (alone,) = results(run_of(method(**{name: value}), [seed], benchmark), folder)
+        single = replace(method(), **{name: value})
+        (alone,) = results(run_of(single, [seed], benchmark), folder)
         assert alone == pytest.approx(together[place], abs=1e-6)
 
 
@@ -114,10 +117,10 @@ def test_a_training_is_shared_by_methods_and_settings(toy, tmp_path, monkeypatch
     (alone,) = results(runs[2], tmp_path)
     assert alone == pytest.approx(shared[2][0].metrics, abs=1e-9)
     # A selection trains on other images, another backbone or seed is another training.
-    held_out = replace(TRAINED, evaluate="validation", validation=0.2)
-    for other in (run_of(ESZSL(), [0], held_out), run_of(ESZSL(), [2], TRAINED)):
+    parts = [replace(TRAINED, evaluate="validation", validation=v) for v in (0.2, 0.4)]
+    for other in (*(run_of(ESZSL(), [0], part) for part in parts), run_of(ESZSL(), [2], TRAINED)):
         run_stack(other, CPU, files_in(tmp_path, shared=True))
-    assert trained == [2, 1, 1, 1]
+    assert trained == [2, 1, 1, 1, 1]  # the first of them is `alone`
 
 
 def test_weights_that_other_code_trained_are_told(toy, tmp_path, monkeypatch):
@@ -207,6 +210,35 @@ def test_a_broken_training_is_a_failed_run(toy, tmp_path):
 def test_several_processes_are_refused(toy, tmp_path):
     with pytest.raises(UserError, match="run in one process"):
         run_stack(run_of(ESZSL(), [0], TRAINED), CPU, files_in(tmp_path), processes=Processes(0, 2))
+
+
+def xian_folder(folder: Path, toy: Any) -> Benchmark:
+    """The toy data as features in Xian's files, counted from 1."""
+    folder.mkdir()
+    features = toy.inputs.flatten(1).double().numpy().T
+    labels = (toy.labels + 1).double().numpy()[:, None]
+    scipy.io.savemat(folder / xian.FEATURES, {"features": features, "labels": labels})
+    parts: dict[str, Tensor] = dict(zip(xian.PARTS, toy.split, strict=True))
+    validation = torch.isin(toy.labels, torch.tensor(toy.validation_classes))
+    parts["val_loc"] = validation.nonzero().squeeze(1)
+    locs = {name: (part + 1).double().numpy()[:, None] for name, part in parts.items()}
+    scipy.io.savemat(folder / xian.SPLITS, locs | {"att": toy.attributes.numpy().T})
+    return Benchmark(f"xian:{folder}")
+
+
+@pytest.mark.parametrize("evaluate", ["test", "validation"])
+def test_xians_files_give_what_the_same_images_give(toy, tmp_path, monkeypatch, evaluate):
+    """Features that are the pixels themselves: the numbers of the images, from end to end."""
+    changes = {} if evaluate == "test" else {"evaluate": evaluate, "validation": 0.2}
+    (expected,) = results(run_of(ESZSL(), [0], Benchmark("toy", scale="unit", **changes)), tmp_path)
+    monkeypatch.undo()
+    benchmark = replace(xian_folder(tmp_path / "files", toy), scale="unit", **changes)
+    check(benchmark, ESZSL(), "a", TRAIN)
+    protocol.load_data(benchmark)
+    assert protocol.sizes(benchmark) == ((16, 1, 1), 11)
+    assert protocol.datasets(benchmark) == [] and len(protocol.fingerprint(benchmark)) == 64
+    (found,) = results(run_of(ESZSL(), [0], benchmark), tmp_path)
+    assert found == pytest.approx(expected, abs=1e-9)
 
 
 @dataclass(frozen=True)
