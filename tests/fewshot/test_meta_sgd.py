@@ -16,8 +16,7 @@ from tlresearch.fewshot.maml import MAML
 from tlresearch.fewshot.meta_sgd import MetaSGD
 
 
-@pytest.mark.parametrize("backbone", ["mlp", "conv4"])
-@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize(("backbone", "steps"), [("mlp", 1), ("mlp", 5), ("conv4", 1)])
 def test_gradients_of_weights_and_rates_are_finite_differences(backbone, steps):
     """Along a random direction in each tensor; the rates of conv biases reach nothing."""
     method = MetaSGD(inner_steps=steps, inner_lr=0.1)

@@ -77,9 +77,11 @@ def test_running_averages_are_of_the_adapted_query_passes():
         plain = MAML(inner_steps=2, inner_lr=0.3)
         twin = build(plain, "conv4")
         inputs: list[torch.Tensor] = []
-        twin.get_submodule("backbone.layers.0.1").register_forward_pre_hook(
-            lambda layer, args, kept=inputs: kept.append(args[0])
-        )
+
+        def keep(layer, args, kept=inputs):
+            kept.append(args[0])
+
+        twin.get_submodule("backbone.layers.0.1").register_forward_pre_hook(keep)
         plain.predict_episode(twin, {}, one(batch, task))
         means.append(inputs[-1].mean((0, 2, 3)).detach())
     found = networks.get_buffer("backbone.layers.0.1.running_mean")
