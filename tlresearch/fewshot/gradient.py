@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from tlresearch.data.episodes import Episodes
 from tlresearch.fewshot import statistics as norms
-from tlresearch.fewshot.inner import Params, Rate, adapt, mean_over_tasks, parameters_of
+from tlresearch.fewshot.inner import Params, Rate, Valued, adapt, mean_over_tasks, parameters_of
 from tlresearch.fewshot.method import FewShotMethod
 from tlresearch.fewshot.rates import weights_of
 from tlresearch.fewshot.rows import batch_of, inputs_of, targets_of, task_loss
@@ -144,7 +144,7 @@ class GradientMethod(FewShotMethod):
 
         def of_task(
             params: Params, support: Tensor, query: Tensor, *values: Tensor
-        ) -> tuple[Tensor, Seen]:
+        ) -> Valued:
             targets = targets_of(batch, values)
             return self.query_loss(networks, params, (support, query), targets, weights)
 

@@ -24,10 +24,15 @@ Rate = float | Tensor | Mapping[str, Tensor]
 
 Tree = Any
 
+Valued = tuple[Tensor, Tree]
+"""A loss, and what comes with it. Named, because a subscript that is evaluated when a function is
+called, as in the signature of one within it, breaks a compiled graph in two."""
+
 
 def parameters_of(networks: nn.Module) -> Params:
     """The parameters of networks by name."""
-    return dict[str, Tensor](networks.named_parameters())
+    params: Params = dict(networks.named_parameters())  # `dict[…](…)` would break a compiled graph
+    return params
 
 
 def adapt(
@@ -85,7 +90,7 @@ def mean_over_tasks(
         chunk: how many tasks one `vmap` takes, the last part perhaps fewer; None: all.
     """
 
-    def mean(params: Params, *part: Tensor) -> tuple[Tensor, Tree]:
+    def mean(params: Params, *part: Tensor) -> Valued:
         values, others = vmap(of_task, in_dims=(None, *(0 for _ in part)), randomness="error")(
             params, *part
         )
@@ -95,10 +100,12 @@ def mean_over_tasks(
     if chunk is None or chunk >= count:
         return mean(params, *tasks)
     constants = {name: value.detach() for name, value in params.items()}
+    mapped = not all(isinstance(value, nn.Parameter) for value in params.values())
+    slope_of = _mapped_slope if mapped or torch.compiler.is_compiling() else _slope
     total, slope, others = None, None, None
     for part in zip(*(t.split(chunk) for t in tasks), strict=True):
         share = len(part[0]) / count
-        g, (value, other) = grad_and_value(mean, has_aux=True)(constants, *part)
+        g, (value, other) = slope_of(mean, constants, part)
         one = pytree.tree_map(lambda leaf, share=share: leaf.detach() * share, (value, g, other))
         if total is None:
             total, slope, others = one
@@ -107,3 +114,26 @@ def mean_over_tasks(
     assert total is not None and slope is not None
     moved = [(slope[name] * (params[name] - constants[name])).sum() for name in params]
     return total + torch.stack(moved).sum(), others
+
+
+def _mapped_slope(
+    function: Callable[..., Valued], params: Params, part: Sequence[Tensor]
+) -> tuple[Params, Valued]:
+    """∇f and (f, what comes with it), for tensors of any kind."""
+    return grad_and_value(function, has_aux=True)(params, *part)
+
+
+def _slope(
+    function: Callable[..., Valued], params: Params, part: Sequence[Tensor]
+) -> tuple[Params, Valued]:
+    """The same for plain tensors, in half the memory.
+
+    `torch.func` differentiates so that its result can be differentiated again, and so keeps what
+    that would need.
+    """
+    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+    value, other = function(leaves, *part)
+    slopes = torch.autograd.grad(
+        value, list(leaves.values()), allow_unused=True, materialize_grads=True
+    )
+    return dict(zip(leaves, slopes, strict=True)), (value, other)

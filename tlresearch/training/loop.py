@@ -310,7 +310,8 @@ def _unscale(training: Training, gradients: list[Tensor], step: int) -> list[int
 def _bind_loss(training: Training) -> Callable[..., Loss]:
     """The method's loss as a function of a batch's tensors, for all seeds."""
     method, last = training.method, training.train.channels_last
-    names: list[str] = []
+    # Not read within, and of one length: a compiled graph would be made anew once it is filled.
+    found: dict[str, tuple[str, ...]] = {"terms": ()}
 
     def loss(
         networks: nn.Module, fields: dict[str, Tensor], state: Tree, *batch: Tensor
@@ -319,7 +320,7 @@ def _bind_loss(training: Training) -> Callable[..., Loss]:
         if last and isinstance(given, Labelled) and given.x.dim() == 4:
             given = given._replace(x=given.x.contiguous(memory_format=torch.channels_last))
         value = with_fields(method, fields).loss(networks, state, given)
-        names[:] = value.terms
+        found["terms"] = tuple(value.terms)
         return (value.total, *value.terms.values())
 
     constants = (training.fields, training.state)
@@ -327,7 +328,7 @@ def _bind_loss(training: Training) -> Callable[..., Loss]:
 
     def named(*batch: Tensor | None) -> Loss:
         total, *terms = call(*batch)
-        return Loss(total, dict(zip(names, terms, strict=True)))
+        return Loss(total, dict(zip(found["terms"], terms, strict=True)))
 
     return named
 
