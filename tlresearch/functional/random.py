@@ -130,11 +130,11 @@ def distinct(key: Key, below: Tensor | int, size: int) -> Int64[Tensor, "*stream
         size: how many, at least 1.
     """
     words = bits(key, (2 * size,))
-    chosen = torch.full_like(words[..., :size], -1)
+    chosen = torch.empty_like(words[..., :size])
     for i in range(size):
         last = torch.as_tensor(below, device=key.device) - size + i
         drawn = words[..., i] % (last + 1)
-        taken = (chosen == drawn.unsqueeze(-1)).any(-1)
+        taken = (chosen[..., :i] == drawn.unsqueeze(-1)).any(-1)
         chosen[..., i] = torch.where(taken, last, drawn)
     order = words[..., size:].argsort(dim=-1, stable=True)
     return chosen.gather(-1, order)
