@@ -129,7 +129,11 @@ def load_splits(
         benchmark.dataset, benchmark.split, benchmark.size, benchmark.rotations, root
     )
     if benchmark.target is None:
-        return splits, splits
+        if not benchmark.rotations or benchmark.draw == "classes":
+            return splits, splits
+        # A turned character is of no alphabet, so within groups nothing is turned.
+        upright = class_splits(benchmark.dataset, benchmark.split, benchmark.size, False, root)
+        return splits, upright
     channels, rows, _ = splits.train.images.shape[1:]
     target = class_splits(benchmark.target, None, rows, False, root, channels=channels)
     return splits, target
