@@ -10,7 +10,7 @@ A family's module `protocol` offers
 - `sizes(benchmark)`, shape of an input and most units of a head; `total_steps(config)` of a run;
 - `held_out(benchmark, fraction)` if its benchmark says otherwise than by `validation` and
   `evaluate` what is held out; `columns(config)` if its tables have columns of text;
-- ONE_PROCESS = True if it cannot train in several; `trial(config)`, a `training.probe.Trial`, if
+- ONE_PROCESS = True if it cannot train in several; `trial(config)`, a `training.trial.Trial`, if
   its methods are tried by other means than labelled images.
 
 Nothing else of a family is known outside it.

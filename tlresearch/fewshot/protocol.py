@@ -30,6 +30,7 @@ from tlresearch.fewshot.tasks import (
     load_tasks,
     sizes,
 )
+from tlresearch.fewshot.trying import trial
 from tlresearch.files import claim
 from tlresearch.results.episodes import half_width
 from tlresearch.results.provenance import source_hash
@@ -52,6 +53,7 @@ __all__ = [
     "held_out",
     "load_data",
     "sizes",
+    "trial",
 ]
 
 Benchmark = FewShotSettings
