@@ -1,4 +1,4 @@
-"""A small set of classes in place of the glyphs, and few-shot runs on it, for several test files."""
+"""A small set of classes in place of the glyphs, and few-shot runs on it."""
 
 import json
 from dataclasses import replace
@@ -43,17 +43,17 @@ def class_set(part: str, first: int, classes: int, seed: int = 0) -> ClassSet:
 
 def toy(changed: str | None = None) -> ClassSplits:
     """Three parts; the images of one may be `changed`."""
-    parts = [
+    train, validation, test = (
         class_set(part, 10 * i, size, int(part == changed))
         for i, (part, size) in enumerate(CLASSES.items())
-    ]
-    return ClassSplits(*parts, "toy")
+    )
+    return ClassSplits(train, validation, test, "toy")
 
 
 def use(monkeypatch: pytest.MonkeyPatch, splits: ClassSplits | None = None) -> ClassSplits:
     """Lets runs take the toy for whatever data set they name."""
     found = splits or toy()
-    facts = class_tables.Facts((1, SIDE, SIDE), *CLASSES.values(), EACH)
+    facts = class_tables.Facts((1, SIDE, SIDE), **CLASSES, images=EACH)
     monkeypatch.setattr(tasks, "class_splits", lambda *args, **options: found)
     monkeypatch.setattr(tasks, "facts", lambda *args: facts)
     monkeypatch.setattr(checks.class_tables, "facts", lambda *args: facts)
