@@ -47,7 +47,7 @@ def trial(config: Any) -> Trial:
         return Labelled(x, torch.arange(_CLASSES))
 
     def predict(network: nn.Module, state: Tree) -> Tensor:
-        return method.predict_episode(network, state, episodes(1, 0).take(0)).detach()
+        return method.predict_episode(network, state, episodes(1, 0).take(0))
 
     batches = {
         "episodes": partial(episodes, min(method.tasks, 2)),
