@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tlresearch.data.episodes import Episodes
 from tlresearch.data.sinusoids import sinusoid_episodes, with_task
@@ -46,7 +46,7 @@ def trial(config: Any) -> Trial:
         x = random.uniform(random.make_key(seed, "probe"), (_CLASSES, *shape), dtype)
         return Labelled(x, torch.arange(_CLASSES))
 
-    def predict(network: nn.Module, state: Tree) -> Tensor:
+    def predict(network: nn.Module, state: Tree) -> Any:
         return method.predict_episode(network, state, episodes(1, 0).take(0))
 
     batches = {
