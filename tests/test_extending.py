@@ -29,16 +29,15 @@ def test_an_example_runs(name: str, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setattr(outputs, "_write_figures", lambda *args: [])
     if name == "own_fewshot.yaml":  # `Pool.gather` is also given a plain list of images
         monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    words = ["debug=true"] if name == "own_fewshot.yaml" else []
-    assert cli.main(command(name, tmp_path, *words)) == 0
+    assert cli.main(command(name, tmp_path)) == 0
     out = capsys.readouterr()
     assert out.err == "" and "| naive | " in out.out
     assert ("| mine | " in out.out) == (name in ("own_method.yaml", "own_fewshot.yaml"))
 
 
-def command(name: str, folder: Path, *words: str) -> list[str]:
+def command(name: str, folder: Path) -> list[str]:
     """Runs an example for two steps, all files side by side."""
     for file, code in BLOCKS.items():
         (folder / file).write_text(code)
     results = ["--results", str(folder / "results")]
-    return ["run", str(folder / name), "train.steps=2", *words, *results]
+    return ["run", str(folder / name), "train.steps=2", *results]
