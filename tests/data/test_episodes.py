@@ -224,7 +224,8 @@ def test_episodes_taken_one_by_one():
     ],
 )
 def test_sizes_that_the_classes_cannot_give(sizes, sentence):
+    ways, shots, queries = sizes
     with pytest.raises(UserError) as caught:
-        check_sizes(5, 8, *sizes, "the test part", "a.")
+        check_sizes(5, 8, ways, shots, queries, "the test part", "a.")
     assert str(caught.value) == sentence
     check_sizes(5, 8, 5, 3, 5, "the test part", "a.")

@@ -72,29 +72,35 @@ def _check_names(benchmark: FewShotSettings) -> None:
 def _check_images(
     benchmark: FewShotSettings, method: FewShotMethod, label: str, train: Train
 ) -> None:
+    if not method.classifies:
+        raise UserError(
+            f"methods.{label}: {type(method).__name__} learns a regression; give "
+            "benchmark.dataset: sinusoid, or choose another method"
+        )
     _check_names(benchmark)
     if benchmark.draw == "lake":
         _check_lake(benchmark)
     facts = class_tables.facts(
         benchmark.dataset, benchmark.split, benchmark.size, benchmark.rotations
     )
-    _check_training(benchmark, method, label, facts)
     if train.checkpoint == "selected" and facts.validation == 0:
         raise UserError(
             "train.checkpoint: 'selected' needs validation classes, and this split of "
             f"{benchmark.dataset} has none; choose another benchmark.split"
         )
+    measured = facts
     if benchmark.target is not None:
-        facts = class_tables.facts(benchmark.target, None, benchmark.size, False)
+        measured = class_tables.facts(benchmark.target, None, benchmark.size, False)
     where = f"the {benchmark.evaluate} part of {benchmark.target or benchmark.dataset}"
-    classes = getattr(facts, benchmark.evaluate)
+    classes = getattr(measured, benchmark.evaluate)
     if classes == 0:
         raise UserError(
             f"benchmark.evaluate: {where} has no classes; choose another benchmark.split, or "
             "another part"
         )
     sizes = (benchmark.ways, benchmark.shots, benchmark.queries)
-    check_sizes(classes, facts.images, *sizes, where, "benchmark.")
+    check_sizes(classes, measured.images, *sizes, where, "benchmark.")
+    _check_training(benchmark, method, label, facts)
 
 
 def _check_training(
@@ -102,11 +108,6 @@ def _check_training(
 ) -> None:
     """Refuses a method that cannot learn from the training classes."""
     name = type(method).__name__
-    if not method.classifies:
-        raise UserError(
-            f"methods.{label}: {name} learns a regression; give benchmark.dataset: sinusoid, or "
-            "choose another method"
-        )
     if method.trains_on != "nothing" and facts.train == 0:
         raise UserError(
             f"benchmark.split: {name} learns from training classes, and this split of "
