@@ -222,7 +222,7 @@ class _Journey:
         found = []
         for place, key in enumerate(self.keys):
             like = weights_of(self.training.one(place)[1])
-            one = trained.find(folder, key, like)
+            one = trained.find(folder, key, like, self.files.trained_since)
             if one is None:
                 return False
             found.append(one)

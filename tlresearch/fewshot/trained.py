@@ -92,14 +92,20 @@ def keep(folder: Path, key: str, trained: Trained, seed: int) -> None:
     files.write(path_of(folder, key), trained.weights, about | {"training": json.dumps(facts)})
 
 
-def find(folder: Path, key: str, like: dict[str, Tensor]) -> Trained | None:
+def find(folder: Path, key: str, like: dict[str, Tensor], since: float = 0.0) -> Trained | None:
     """What was trained under a key; None if it is not there or is of other networks.
+
+    Args:
+        folder: of shared trainings.
+        key: as `training_key` makes it.
+        like: tensors of the shapes and types that are expected.
+        since: what was kept before this time, in seconds since the epoch, does not count.
 
     Raises:
         UserError: the file is damaged.
     """
     path = path_of(folder, key)
-    if not path.exists():
+    if not path.exists() or path.stat().st_mtime < since:
         return None
     weights, about = files.read(path)
     shapes = {name: (t.shape, t.dtype) for name, t in weights.items()}
