@@ -8,7 +8,7 @@ WORKERS ?= auto
 .PHONY: help quick test test-gpu lint clean
 
 help:
-	@echo 'make quick   how much EWC forgets, on embedded digits: a table within minutes'
+	@echo 'make quick   how much EWC forgets, and few-shot learning of glyphs, on embedded data: two tables within minutes'
 	@echo 'make test    the tests (WORKERS=2 sets the number of processes)'
 	@echo 'make test-gpu   the tests that need a GPU; skipped, and why, without one'
 	@echo 'make lint    ruff and pyright'
@@ -17,6 +17,7 @@ help:
 
 quick: .venv/.ready
 	@.venv/bin/tlresearch run experiments/quick/forgetting.yaml --results runs
+	@.venv/bin/tlresearch run experiments/quick/fewshot.yaml --results runs
 
 test: .venv/.ready
 	@.venv/bin/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist loadgroup

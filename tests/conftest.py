@@ -19,7 +19,9 @@ from hypothesis import settings
 
 torch.set_num_threads(1)
 
-CHECKED = ["tlresearch.functional", "tlresearch.backbones", "tlresearch.data"]
+CHECKED = [
+    *("tlresearch.functional", "tlresearch.backbones", "tlresearch.data", "tlresearch.fewshot"),
+]
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
 # The same examples in every run: a red test stays red until its cause is gone.

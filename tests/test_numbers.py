@@ -12,16 +12,20 @@ from statistics import mean
 
 import pytest
 
+from tlresearch.data import catalogue, class_tables
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 MADE = re.compile(r"<!-- table: .*?<!-- end -->|```.*?```|`[^`\n]*`", re.DOTALL)
 """Blocks made from results/, and code."""
 NUMBER = re.compile(
-    r"\d[\d.,]*\s*(?:%|±|(?:percent|points?|times|minutes?|seconds?|hours?|ms|s|GB|GiB|MB|MiB)\b)"
+    r"(?<!\w)\d[\d.,]*\s*(?:%|±|(?:percent|points?|times|minutes?|seconds?|hours?|ms|s|GB|GiB|MB|MiB)\b)"
     r"|±\s*\d[\d.]*"
     r"|(?<![\w.:/-])\d+\.\d+(?![\w.]*\d*\.\d)"
 )
-"""A number with a unit in which results are given, or with decimals (of arXiv's numbers none)."""
+"""A number with a unit in which results are given, or with decimals (of arXiv's numbers none).
+
+It does not begin inside a word, such as `omniglot_5w1s`."""
 
 
 def accuracies(table: str, method: str, setting: str = "") -> list[float]:
@@ -114,6 +118,14 @@ PLAIN: dict[str, dict[str, str]] = {
         "above 99 %": "a definition",
         "`torch.compile` (2.14)": "a version",
     },
+    "docs/fewshot.md": {
+        "section 5.1": "a section of a paper",
+        "section 5.2": "a section of a paper",
+        "section 6.2": "a section of a paper",
+        "up to 3 points": "of Nichol et al., arXiv:1803.02999, section 6.2",
+        "95 % interval": "a definition",
+        "torch (2.14)": "a version",
+    },
     "docs/tuning.md": {"95 % bands": "a definition"},
     "docs/extending.md": {"0.01 is a point": "a definition"},
 }
@@ -153,4 +165,24 @@ def test_the_pattern_finds_results():
     ]
     assert all(NUMBER.search(text) for text in found)
     passed = ["arXiv:1904.07734", "10 seeds", "5e7 operations", "eq. (3)", "1e8 to 1e11", "8x8"]
+    passed += ["omniglot_5w1s", "5-way 1-shot"]
     assert not any(NUMBER.search(text) for text in passed)
+
+
+def test_the_table_of_class_splits_is_that_of_the_code():
+    """Every split but those of data sets that have `all` only, in order, with its classes."""
+    page = (ROOT / "docs/fewshot.md").read_text(encoding="utf-8")
+    row = re.compile(r"^\| (?:`(\w+)`)? ?\| `(\w+)` \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|", re.M)
+    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    for dataset, split, *sizes in row.findall(page):
+        dataset = dataset or list(found)[-1]
+        numbers = tuple(int(size.replace(",", "")) for size in sizes)
+        found.setdefault(dataset, {})[split] = numbers
+    expected = {}
+    for dataset in catalogue.DATASETS:
+        names = class_tables.split_names(dataset)
+        parts = {s: class_tables.facts(dataset, s, None, False)[1:4] for s in names}
+        if names != ("all",):
+            expected[dataset] = parts
+    assert found == expected
+    assert all(list(found[dataset]) == list(expected[dataset]) for dataset in found)

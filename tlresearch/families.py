@@ -9,7 +9,9 @@ A family's module `protocol` offers
   `load_data(benchmark, root)`, which refuses what is missing or damaged;
 - `sizes(benchmark)`, shape of an input and most units of a head; `total_steps(config)` of a run;
 - `held_out(benchmark, fraction)` if its benchmark says otherwise than by `validation` and
-  `evaluate` what is held out; `columns(config)` if its tables have columns of text.
+  `evaluate` what is held out; `columns(config)` if its tables have columns of text;
+- ONE_PROCESS = True if it cannot train in several; `trial(config)`, a `training.trial.Trial`, if
+  its methods are tried by other means than labelled images.
 
 Nothing else of a family is known outside it.
 """
@@ -57,6 +59,17 @@ def columns(config: Any) -> dict[str, str]:
     """
     own = getattr(protocol(config.family), "columns", None)
     return {} if own is None else dict(own(config))
+
+
+def trial(config: Any) -> Any:
+    """How the method of a configuration is tried on noise; None: as a classifier of images."""
+    own = getattr(protocol(config.family), "trial", None)
+    return None if own is None else own(config)
+
+
+def one_process(family: str) -> bool:
+    """Whether a family cannot train in several processes."""
+    return getattr(protocol(family), "ONE_PROCESS", False)
 
 
 def sizes(config: Any) -> tuple[tuple[int, int, int], int]:

@@ -148,8 +148,9 @@ def test_a_stack_is_separate_runs(backbone, options):
     assert_stack_is_separate_runs(method, backbone, images)
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 def test_stacked_inner_rates_are_separate_runs():
-    """α as a tensor over the stack."""
+    """α as a tensor over the stack, which a check of the settings' types would refuse."""
     rates = [0.01, 0.2]
     stacked = train(MAML(), "mlp", [4, 4], images, fields={"inner_lr": rates}).stack
     for place, rate in enumerate(rates):
@@ -184,6 +185,7 @@ def poisoned_from(seed, step):
     return batch_of
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 def test_an_inner_rate_that_explodes_stops_its_seed_alone():
     """α = 1e200 beside α = .1."""
     fields = {"inner_lr": [0.1, 1e200]}

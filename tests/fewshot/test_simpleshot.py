@@ -56,6 +56,12 @@ class Images:
         for chunk in self.x.split([6, 2]):
             yield chunk, torch.zeros(len(chunk), dtype=torch.int64), None
 
+    def places(self, samples: int | None = None, multiple: int = 1) -> range:
+        return range(len(self.x))
+
+    def key(self, purpose: str) -> Tensor:
+        return torch.zeros((), dtype=torch.int64)
+
     def average(self, tree: Any, weight: float, /) -> Any:
         self.weights.append(weight)
         return tree

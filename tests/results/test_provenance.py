@@ -1,5 +1,6 @@
 """The hash of the code that made a number: what changes it and what does not."""
 
+import ast
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,10 @@ import pytest
 
 import tlresearch
 from tlresearch import families
+from tlresearch.backbones import BACKBONES
+from tlresearch.backbones.conv4 import Conv4
+from tlresearch.backbones.lenet import LeNet
+from tlresearch.backbones.mlp import MLP
 from tlresearch.continual import METHODS
 from tlresearch.experiment import Config
 from tlresearch.launch.local import sources_of
@@ -143,13 +148,55 @@ def test_a_methods_record_covers_what_computes_it(name: str):
     used = {METHODS[name].__module__, "tlresearch.training.loop", "tlresearch.data.tasks"}
     used |= {
         "tlresearch.functional.random",
-        "tlresearch.backbones.mlp",
         "tlresearch.training.stack",
+        "tlresearch.training.stage",
     }
     assert found >= used
     assert all(provenance._file(module) for module in found)
     unused = ("tlresearch.results", "tlresearch.launch", "tlresearch.cli", "tlresearch.inspection")
     assert not [module for module in found if module.startswith(unused)]
+
+
+def test_a_record_covers_the_backbone_that_it_names_and_no_other():
+    """No import leads to a backbone, as a package's table of names is not followed: the settings
+    name it."""
+    protocol = families.FAMILIES["continual"]
+    assert "tlresearch.backbones" in provenance.reachable([protocol])
+    assert "tlresearch.backbones.mlp" not in provenance.reachable([protocol])
+    hashes = {
+        sources_of(Config("continual", None, backbone, METHODS["ewc"](), Train()))
+        for backbone in (MLP(), MLP(hidden=(3,)), LeNet(), Conv4())
+    }
+    expected = {
+        provenance.source_hash([protocol, METHODS["ewc"].__module__, f"tlresearch.backbones.{one}"])
+        for one in ("mlp", "lenet", "conv4")
+    }
+    assert hashes == expected and len(hashes) == 3
+
+
+def test_no_code_is_reached_through_a_package_alone():
+    """What a package's `__init__` has from its modules is not followed, so computing code imports
+    it from the module itself; or, of `backbones`, what each backbone's own module imports too."""
+    root, lent = Path(tlresearch.__file__).parent, set()
+    for room in ("functional", "backbones", "data", "training", "continual", "fewshot"):
+        for path in (root / room).rglob("[!_]*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    own = lent_by(node.module)
+                    lent |= {own[alias.name] for alias in node.names if alias.name in own}
+    assert lent <= {"tlresearch.backbones.classifier"}
+    for kind in BACKBONES.values():
+        assert provenance.reachable([kind.__module__]) >= lent
+
+
+def lent_by(name: str) -> dict[str, str]:
+    """What a package of ours has from its modules, and from which."""
+    path = provenance._file(name)
+    if path is None or path.name != "__init__.py":
+        return {}
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    imports = [node for node in body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: str(node.module) for node in imports for alias in node.names}
 
 
 def test_the_real_tree_is_what_is_hashed():

@@ -106,9 +106,9 @@ class Pool:
         return self.first[chosen].unsqueeze(-1) + within
 
     def gather(
-        self, indices: Int64[Tensor, "*episodes ways samples"], scale: Float[Tensor, ""]
-    ) -> Float[Tensor, "*episodes ways samples channels rows columns"]:
-        """Images times `scale`, in its dtype."""
+        self, indices: Int64[Tensor, "*places"], scale: Float[Tensor, ""]
+    ) -> Float[Tensor, "*places channels rows columns"]:
+        """Images times `scale`, in its dtype, for indices of any shape."""
         picked = self.images.index_select(0, indices.reshape(-1))
         scaled = picked.to(scale.dtype).mul_(scale)  # in place: memory is what limits it
         return scaled.view(*indices.shape, *self.images.shape[1:])

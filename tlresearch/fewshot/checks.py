@@ -1,9 +1,10 @@
 """What a few-shot experiment must not ask for, refused before any work."""
 
-from tlresearch.data import class_tables
+from tlresearch.data import catalogue, class_tables
 from tlresearch.data.episodes import check_sizes
 from tlresearch.errors import UserError
 from tlresearch.fewshot.batches import episode_sizes
+from tlresearch.fewshot.gradient import GradientMethod
 from tlresearch.fewshot.method import FewShotMethod
 from tlresearch.fewshot.settings import SINUSOID, FewShotSettings
 from tlresearch.training.settings import Train
@@ -54,6 +55,20 @@ def _check_lake(benchmark: FewShotSettings) -> None:
         raise UserError("benchmark.draw: Lake's runs are of omniglot; set benchmark.dataset to it")
 
 
+def _check_names(benchmark: FewShotSettings) -> None:
+    """Refuses unknown names, each under its key."""
+    known = {
+        "dataset": lambda: catalogue.entry(benchmark.dataset),
+        "split": lambda: class_tables.check(benchmark.dataset, benchmark.split),
+        "target": lambda: benchmark.target is None or catalogue.entry(benchmark.target),
+    }
+    for key, look_up in known.items():
+        try:
+            look_up()
+        except UserError as error:
+            raise UserError(f"benchmark.{key}: {error}") from None
+
+
 def _check_images(
     benchmark: FewShotSettings, method: FewShotMethod, label: str, train: Train
 ) -> None:
@@ -62,36 +77,49 @@ def _check_images(
             f"methods.{label}: {type(method).__name__} learns a regression; give "
             "benchmark.dataset: sinusoid, or choose another method"
         )
-    class_tables.check(benchmark.dataset, benchmark.split)
+    _check_names(benchmark)
+    if benchmark.draw == "lake":
+        _check_lake(benchmark)
     facts = class_tables.facts(
         benchmark.dataset, benchmark.split, benchmark.size, benchmark.rotations
     )
-    if benchmark.target is not None:
-        class_tables.check(benchmark.target, None)
-        measured = class_tables.facts(benchmark.target, None, benchmark.size, False)
-        classes, where = measured.test, benchmark.target
-    else:
-        measured = facts
-        classes = getattr(facts, benchmark.evaluate)
-        where = f"the {benchmark.evaluate} part of {benchmark.dataset}"
-    if benchmark.draw == "lake":
-        _check_lake(benchmark)
-    elif classes == 0:
-        raise UserError(
-            f"benchmark.evaluate: {where} has no classes; choose another benchmark.split, or "
-            "another part"
-        )
     if train.checkpoint == "selected" and facts.validation == 0:
         raise UserError(
             "train.checkpoint: 'selected' needs validation classes, and this split of "
             f"{benchmark.dataset} has none; choose another benchmark.split"
         )
-    check_sizes(
-        classes, measured.images, benchmark.ways, benchmark.shots, benchmark.queries, where,
-        "benchmark.",
-    )  # fmt: skip
+    measured = facts
+    if benchmark.target is not None:
+        measured = class_tables.facts(benchmark.target, None, benchmark.size, False)
+    where = f"the {benchmark.evaluate} part of {benchmark.target or benchmark.dataset}"
+    classes = getattr(measured, benchmark.evaluate)
+    if classes == 0:
+        raise UserError(
+            f"benchmark.evaluate: {where} has no classes; choose another benchmark.split, or "
+            "another part"
+        )
+    sizes = (benchmark.ways, benchmark.shots, benchmark.queries)
+    check_sizes(classes, measured.images, *sizes, where, "benchmark.")
+    _check_training(benchmark, method, label, facts)
+
+
+def _check_training(
+    benchmark: FewShotSettings, method: FewShotMethod, label: str, facts: class_tables.Facts
+) -> None:
+    """Refuses a method that cannot learn from the training classes."""
+    name = type(method).__name__
+    if method.trains_on != "nothing" and facts.train == 0:
+        raise UserError(
+            f"benchmark.split: {name} learns from training classes, and this split of "
+            f"{benchmark.dataset} has none; choose another split, or a method such as "
+            "nearest_centroid that trains nothing"
+        )
+    ways, shots, queries = episode_sizes(benchmark, method)
+    if isinstance(method, GradientMethod) and ways != benchmark.ways:
+        raise UserError(
+            f"methods.{label}.train_ways: {name} has an output for each way, so it trains with as "
+            f"many as it is tested with, {benchmark.ways}; leave the key out"
+        )
     if method.trains_on == "episodes":
-        ways, shots, queries = episode_sizes(benchmark, method)
-        where = f"the training part of {benchmark.dataset}"
-        prefix = f"methods.{label}.train_"
+        where, prefix = f"the training part of {benchmark.dataset}", f"methods.{label}.train_"
         check_sizes(facts.train, facts.images, ways, shots, queries, where, prefix)

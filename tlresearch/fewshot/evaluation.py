@@ -76,11 +76,14 @@ def evaluate(training: Training, episodes: EvaluationSet) -> Float[Tensor, "seed
     """Accuracy, or mean squared error, of each seed on each episode after 0, 1, … inner steps.
 
     Seed by seed, in evaluation mode and without autocast; a method without an inner loop has one
-    row. float64.
+    row. float64. NaN for a seed that failed, and where a prediction is NaN, which has no largest
+    score.
     """
     training.stack.train(False)
-    scores = []
-    for place in range(len(training.seeds)):
+    scores: dict[int, Tensor] = {}
+    for place, failure in enumerate(training.failures):
+        if failure is not None:  # its weights may be no numbers, which not every method can take
+            continue
         method, networks = training.one(place)
         state = take(training.state, place)
         assert isinstance(method, FewShotMethod)
@@ -88,8 +91,10 @@ def evaluate(training: Training, episodes: EvaluationSet) -> Float[Tensor, "seed
             found = _metric(method, networks, state, episodes)
         else:
             found = _episodes(method, networks, state, episodes)
-        scores.append(torch.cat(list(found)).cpu())
-    return torch.stack(scores)
+        scores[place] = torch.cat(list(found)).cpu()
+    rows = next(iter(scores.values()), torch.empty(len(episodes), 1, dtype=torch.float64))
+    nothing = torch.full_like(rows, torch.nan)
+    return torch.stack([scores.get(place, nothing) for place in range(len(training.seeds))])
 
 
 def _metric(
@@ -141,9 +146,13 @@ def _predict(
 def _accuracy(
     scores: Float[Tensor, "episodes rows queries ways"], ways: int
 ) -> Float[Tensor, "episodes rows"]:
-    """Fraction of queries, ordered class by class, whose highest score is at their class."""
+    """Fraction of queries, ordered class by class, whose highest score is at their class.
+
+    NaN where a score is: `argmax` would name a class all the same.
+    """
     y = labels(ways, scores.shape[2] // ways, scores.device)
-    return (scores.argmax(-1) == y).double().mean(-1)
+    found = (scores.argmax(-1) == y).double().mean(-1)
+    return found.masked_fill(scores.isnan().flatten(2).any(-1), torch.nan)
 
 
 def embed_all(embed: Callable[[Tensor], Tensor], episodes: ImageEpisodes) -> Tensor:

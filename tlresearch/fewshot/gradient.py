@@ -43,14 +43,14 @@ class GradientMethod(FewShotMethod):
     evaluation_fields: ClassVar[tuple[str, ...]] = ("test_steps",)
 
     inner_steps: Count = 1
-    """K, inner steps in meta-training."""
+    """K, inner steps in meta-training, and at test unless `test_steps` says otherwise."""
     inner_lr: Positive = 0.4
     """α, the inner learning rate, or what learned ones start from."""
     test_steps: Count | None = None
-    """Inner steps at test; null: as in meta-training."""
+    """Inner steps at test; null: K."""
     statistics: Statistics = "transductive"
-    """Whose statistics batch norm uses for a query: those of all queries, of the support set, or
-    running averages; see `fewshot/statistics.py`."""
+    """Mean and variance by which batch norm normalises a query: of all queries of the task, of its
+    support set, or running averages of meta-training (docs/fewshot.md)."""
     task_chunk: Count | None = None
     """Tasks in memory at once, which changes no number; null: all of a meta-step."""
 

@@ -45,6 +45,11 @@ class MAML(GradientMethod):
     """What differentiates the inner loop in meta-training: ours, or a peer's, one seed at a time
     and without a stack; the meta-gradient is the same."""
 
+    @property
+    def stackable(self) -> bool:
+        """Whether several seeds can be one program: the peers cannot be mapped."""
+        return self.engine == "func"
+
     def problem(self) -> str | None:
         return super().problem() or engines.problem(
             self.engine, self.statistics, self.learn_rates != "none", self.task_chunk

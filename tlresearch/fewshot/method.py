@@ -37,13 +37,13 @@ class FewShotMethod(Method):
     """Regression: whether an input also holds what describes its task (amplitude and phase)."""
 
     train_ways: Count | None = None
-    """Classes of a training episode; null: as in the test."""
+    """Classes of a training episode, for methods that train on episodes; null: as in the test."""
     train_shots: Count | None = None
-    """Shots of a training episode; null: as in the test."""
+    """Shots of each class of a training episode; null: as in the test."""
     train_queries: Count | None = None
-    """Queries a class of a training episode; null: as in the test."""
+    """Queries of each class of a training episode; null: as in the test."""
     tasks: Count = 1
-    """Episodes of one optimiser step."""
+    """Episodes of one optimiser step; a classifier takes `train.batch_size` images instead."""
 
     def problem(self) -> str | None:
         """What contradicts itself in the settings: one sentence that begins with a key, or None."""

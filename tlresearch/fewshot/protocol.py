@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tlresearch import own
 from tlresearch.errors import UserError
@@ -18,8 +19,8 @@ from tlresearch.fewshot import METHODS, checks, trained
 from tlresearch.fewshot.batches import episode_sizes
 from tlresearch.fewshot.evaluation import EvaluationSet, evaluate
 from tlresearch.fewshot.gradient import GradientMethod
-from tlresearch.fewshot.method import FewShotMethod
-from tlresearch.fewshot.settings import FewShotSettings
+from tlresearch.fewshot.method import FewShotMethod, MetricMethod
+from tlresearch.fewshot.settings import SINUSOID, FewShotSettings
 from tlresearch.fewshot.tasks import (
     Tasks,
     datasets,
@@ -29,6 +30,7 @@ from tlresearch.fewshot.tasks import (
     load_tasks,
     sizes,
 )
+from tlresearch.fewshot.trying import trial
 from tlresearch.files import claim
 from tlresearch.results.episodes import half_width
 from tlresearch.results.provenance import source_hash
@@ -51,10 +53,12 @@ __all__ = [
     "held_out",
     "load_data",
     "sizes",
+    "trial",
 ]
 
 Benchmark = FewShotSettings
 Method = FewShotMethod
+ONE_PROCESS = True
 CURVE = 10
 """Inner steps whose values are metrics of their own."""
 METRICS = (
@@ -72,8 +76,8 @@ def total_steps(config: Any) -> int:
 
 
 def columns(config: Any) -> dict[str, str]:
-    """Columns of text of a row."""
-    return config.method.notes()
+    """Columns of text of a row; the sinusoids' networks have no norms to speak of."""
+    return {} if config.benchmark.dataset == SINUSOID else config.method.notes()
 
 
 def run_stack(
@@ -134,8 +138,30 @@ def begin(run: StackRun, tasks: Tasks, device: torch.device) -> Training:
         name: torch.tensor(values, dtype=dtype, device=device)
         for name, values in run.fields.items()
     }
+    _check_networks(run.method, networks[0])
     stack = stack_networks(networks, device)
     return start(run.seeds, stack, run.method, fields, run.train, state)
+
+
+def _check_networks(method: FewShotMethod, networks: nn.Module) -> None:
+    """Refuses networks that cannot be trained, or cannot predict an image by itself.
+
+    Raises:
+        UserError: they have no parameters, or are to embed images by batch norms that keep no
+            running averages: a feature would depend on the images that happen to come with it.
+    """
+    name = type(method).__name__
+    if not any(True for _ in networks.parameters()):
+        raise UserError(
+            f"backbone: it has no parameters, and {name} nothing else that is trained; give it "
+            "layers, e.g. hidden: [100]"
+        )
+    norms = [m for m in networks.modules() if isinstance(m, _BatchNorm)]
+    if isinstance(method, MetricMethod) and any(m.running_mean is None for m in norms):
+        raise UserError(
+            f"backbone: its batch norms keep no running averages, by which {name} embeds an image; "
+            "set backbone.statistics: running, or build them with track_running_stats=True"
+        )
 
 
 class _Journey:
@@ -179,12 +205,16 @@ class _Journey:
                     if not self._take(folder):
                         self._learn()
                         self._keep(folder)
-        states = []
-        for place in range(len(self.run.seeds)):
-            one, networks = self.training.one(place)
-            state = tree.take(self.training.state, place)
-            states.append(one.after_task(networks.eval(), state, self.tasks))
-        self.training.state = tree.stack(states)
+        states = {}
+        for place, failure in enumerate(self.training.failures):
+            if failure is None:
+                one, networks = self.training.one(place)
+                state = tree.take(self.training.state, place)
+                states[place] = one.after_task(networks.eval(), state, self.tasks)
+        if states:  # a failed seed is measured no more, so any state will do
+            some = next(iter(states.values()))
+            places = range(len(self.run.seeds))
+            self.training.state = tree.stack([states.get(place, some) for place in places])
 
     def _take(self, folder: Path) -> bool:
         """Whether all seeds' networks were trained before; they are then in place."""
@@ -192,7 +222,7 @@ class _Journey:
         found = []
         for place, key in enumerate(self.keys):
             like = weights_of(self.training.one(place)[1])
-            one = trained.find(folder, key, like)
+            one = trained.find(folder, key, like, self.files.trained_since)
             if one is None:
                 return False
             found.append(one)
@@ -258,6 +288,7 @@ class _Journey:
         """What each seed came to."""
         episodes = self.tasks.episodes(self.run.method)
         values = self._values(episodes)
+        device = next(iter(self.training.stack.params.values())).device
         total = self.seconds + time.monotonic() - self.began
         rows = []
         for place, failure in enumerate(self.training.failures):
@@ -265,9 +296,10 @@ class _Journey:
                 "steps": self.training.steps[place],
                 "stack_seconds": total,
                 "samples_per_step": self.samples * self.run.train.accumulate,
-                "peak_memory_bytes": peak_memory(values.device),
+                "peak_memory_bytes": peak_memory(device),
                 "training": self.keys[place],
             }
+            failure = failure or undefined(values[place], self.counted)
             if failure:
                 rows.append(Outcome({}, {}, "failed", failure, details, source=self.trained_by))
                 continue
@@ -285,6 +317,25 @@ class _Journey:
 def row_of(values: Tensor, counted: int) -> int:
     """The row after `counted` inner steps; the only one of a method without an inner loop."""
     return min(counted, values.shape[-1] - 1)
+
+
+def undefined(values: Tensor, counted: int) -> str | None:
+    """Why a seed has no result: the first inner step of those that count without a number in it.
+
+    Args:
+        values: as in `metrics_of`.
+        counted: as in `metrics_of`.
+    """
+    until = values[:, : row_of(values, counted) + 1]
+    broken = (~until.isfinite()).sum(0).tolist()
+    for step, episodes in enumerate(broken):
+        if episodes:
+            after = f" after inner step {step}" if values.shape[1] > 1 else ""
+            return (
+                f"its predictions were not finite{after} in {episodes} of {len(values)} test "
+                "episodes"
+            )
+    return None
 
 
 def metrics_of(values: Tensor, counted: int, regression: bool) -> dict[str, float]:

@@ -84,4 +84,4 @@ class SimpleShot(ClassifierMethod):
             total += self.embed(networks, x).sum(0, dtype=torch.float64)
             count += len(x)
         mean = (total / max(count, 1)).to(like.dtype)
-        return data.average({"mean": mean}, count)["mean"]
+        return data.average({"mean": mean}, float(count))["mean"]

@@ -96,17 +96,26 @@ class ImageTasks:
             method: who is measured.
             which: `validation` or `test`; None: as the benchmark says, with its own way to draw.
         """
+        classes, indices = self.draw(which)
+        pool = Pool.of(classes, self.device)
+        return ImageEpisodes(pool, indices.to(self.device), self.benchmark.shots, self.scale)
+
+    def draw(
+        self, which: str | None = None
+    ) -> tuple[ClassSet, Int64[Tensor, "episodes ways samples"]]:
+        """The classes of the episodes, and their images, drawn on the CPU; see `episodes`.
+
+        Raises:
+            UserError: the classes cannot give them.
+        """
         settings = self.benchmark
         classes = getattr(self.target if which is None else self.splits, which or settings.evaluate)
         draw = settings.draw if which is None else "classes"
-        indices = self._indices(classes, draw, f"{which or settings.evaluate} {draw}")
-        pool = Pool.of(classes, self.device)
-        return ImageEpisodes(pool, indices.to(self.device), settings.shots, self.scale)
+        return classes, self._indices(classes, draw, f"{which or settings.evaluate} {draw}")
 
     def _indices(
         self, classes: ClassSet, draw: str, purpose: str
     ) -> Int64[Tensor, "episodes ways samples"]:
-        """The images of the episodes, drawn on the CPU."""
         settings = self.benchmark
         if draw == "lake":
             return lake.published_runs(classes, self.root)
@@ -129,7 +138,11 @@ def load_splits(
         benchmark.dataset, benchmark.split, benchmark.size, benchmark.rotations, root
     )
     if benchmark.target is None:
-        return splits, splits
+        if not benchmark.rotations or benchmark.draw == "classes":
+            return splits, splits
+        # A turned character is of no alphabet, so within groups nothing is turned.
+        upright = class_splits(benchmark.dataset, benchmark.split, benchmark.size, False, root)
+        return splits, upright
     channels, rows, _ = splits.train.images.shape[1:]
     target = class_splits(benchmark.target, None, rows, False, root, channels=channels)
     return splits, target
@@ -169,9 +182,15 @@ def fingerprint(benchmark: FewShotSettings) -> str:
 
 
 def load_data(benchmark: FewShotSettings, root: Path | None = None) -> None:
-    """Refuses data that are missing or damaged."""
-    if benchmark.dataset != SINUSOID:
-        load_splits(benchmark, root)
+    """Refuses data that are missing or damaged, or that cannot give the episodes.
+
+    What groups have, and Lake's runs, are known only when they are drawn: here, not after training.
+    """
+    if benchmark.dataset == SINUSOID:
+        return
+    tasks = ImageTasks.load(benchmark, torch.device("cpu"), torch.float32, root)
+    if benchmark.draw != "classes":
+        tasks.draw()
 
 
 def sizes(benchmark: FewShotSettings) -> tuple[tuple[int, int, int], int]:

@@ -16,8 +16,11 @@ import torch
 from torch import Tensor
 
 from tlresearch.configs import plain_config
+from tlresearch.data.checksums import tensor_digest
+from tlresearch.errors import UserError
 from tlresearch.fewshot.batches import episode_sizes
 from tlresearch.fewshot.settings import EVALUATION_ONLY
+from tlresearch.own import sources
 from tlresearch.results import weights as files
 from tlresearch.training.runs import StackRun
 
@@ -41,8 +44,13 @@ def training_key(run: StackRun, place: int, fingerprint: str) -> str:
         "seed": run.seeds[place],
         "data": fingerprint,
     }
-    if run.train.checkpoint == "selected":
-        plain["selected on"] = [run.benchmark.ways, run.benchmark.shots, run.benchmark.queries]
+    if run.train.checkpoint == "selected":  # then all that evaluation depends on decides, too
+        sizes = [getattr(run.benchmark, name) for name in ("ways", "shots", "queries", "episodes")]
+        measured = plain_config(dataclasses.replace(run.method, **own), defaults=False)
+        plain["selected on"] = [sizes, measured]
+    files = [hashlib.sha256(file).hexdigest() for file in sources(run)]
+    if files:  # code that is under work: an edit is another training
+        plain["own files"] = files
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
@@ -79,25 +87,43 @@ def path_of(folder: Path, key: str) -> Path:
 def keep(folder: Path, key: str, trained: Trained, seed: int) -> None:
     """Writes what was trained, whole or not at all."""
     facts = {"steps": trained.steps, "seconds": trained.seconds, "source": trained.source}
+    facts |= {"digest": _digest(trained.weights)}
     about = dict.fromkeys(files.ABOUT, "") | {"key": key, "seed": str(seed)}
     files.write(path_of(folder, key), trained.weights, about | {"training": json.dumps(facts)})
 
 
-def find(folder: Path, key: str, like: dict[str, Tensor]) -> Trained | None:
+def find(folder: Path, key: str, like: dict[str, Tensor], since: float = 0.0) -> Trained | None:
     """What was trained under a key; None if it is not there or is of other networks.
+
+    Args:
+        folder: of shared trainings.
+        key: as `training_key` makes it.
+        like: tensors of the shapes and types that are expected.
+        since: what was kept before this time, in seconds since the epoch, does not count.
 
     Raises:
         UserError: the file is damaged.
     """
     path = path_of(folder, key)
-    if not path.exists():
+    if not path.exists() or path.stat().st_mtime < since:
         return None
     weights, about = files.read(path)
     shapes = {name: (t.shape, t.dtype) for name, t in weights.items()}
     if about["key"] != key or shapes != {name: (t.shape, t.dtype) for name, t in like.items()}:
         return None
-    facts = json.loads(about["training"])
+    facts = json.loads(about.get("training", "{}"))
+    # Older files have no digest; without the other facts it is none of ours.
+    if facts.get("digest", _digest(weights)) != _digest(weights) or "source" not in facts:
+        raise UserError(
+            f"{path}: these trained weights are damaged; delete the file, and the next run of "
+            "their experiment trains them again"
+        )
     return Trained(weights, facts["steps"], facts["seconds"], facts["source"])
+
+
+def _digest(weights: dict[str, Tensor]) -> str:
+    """SHA-256 of all weights, in the order of their names."""
+    return tensor_digest(*(weights[name] for name in sorted(weights)))
 
 
 def load_into(

@@ -5,7 +5,7 @@ import time
 from bdb import BdbQuit
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,8 @@ class Work:
     """All train every stack, and the main one keeps its files."""
     streamed: bool | None = None
     """Whether images stay on the host; None: where they are too large for the device."""
+    began: float = field(default_factory=time.time)
+    """When, in seconds since the epoch; a rerun makes shared trainings of before anew."""
 
 
 def run(work: Work, again: Outdated | None = None) -> None:
@@ -103,6 +105,10 @@ def _run_claimed(work: Work, stack: Stack, source: str, again: Outdated, patient
     """Runs a stack unless another command works on it (`patient`: unless it has done so)."""
     processes, reporter = work.processes, work.reporter
     files = run_files(work.store, stack, source, processes.size)
+    if work.plan.debug:
+        files = replace(files, trained=None)
+    elif any(key in again for key in stack.keys):
+        files = replace(files, trained_since=work.began)
     wait = partial(reporter.wait, stack) if patient else None
     with claim(files.lock, wait) if processes.is_main else nullcontext(True) as claimed:
         wanted = work.plan.debug or is_missing(stack, work.store, again)

@@ -124,10 +124,16 @@ def make_plan(
 
 
 def _size(group: dict[str, Cell], size: int, prober: Prober | None) -> int:
-    """`size`, or 1 where the probe says that these cells cannot be one program."""
+    """`size`, or 1 where the method or the probe says that these cells cannot be one program."""
     stack = _stack(group)
+    size = size if _is_stackable(stack.cells[0].config.method) else 1
     stackable = prober is None or prober.stackable(stack.cells[0], stack.fields, size)
     return size if stackable else 1
+
+
+def _is_stackable(method: Any) -> bool:
+    """What a method says of itself by a class variable or a property `stackable`."""
+    return getattr(method, "stackable", True)
 
 
 def _stacks(group: dict[str, Cell], size: int) -> list[Stack]:
@@ -147,7 +153,12 @@ def _check_networks(config: Config) -> None:
 
 
 def _check_parts(config: Config, processes: int) -> None:
-    """Refuses batches whose parts would weigh differently in the mean over processes."""
+    """Refuses several processes where they cannot train, or not with parts of equal weight."""
+    if processes > 1 and families.one_process(config.family):
+        raise UserError(
+            f"family: {config.family} trains in one process, not in {processes}; start it by "
+            "tlresearch run, without torchrun"
+        )
     if config.train.batch_size % processes:
         raise UserError(
             f"train.batch_size: {config.train.batch_size} samples do not divide into equal parts "
@@ -271,6 +282,8 @@ def stack_size(config: Config, device: torch.device) -> int:
     On a GPU small networks wait for launches, so all seeds train together. On a CPU a stack only
     pays where the steps are so small that overhead dominates; convolutions are left unstacked.
     """
+    if not _is_stackable(config.method):
+        return 1
     if config.train.stack != "auto":
         return int(config.train.stack)
     if config.train.channels_last:

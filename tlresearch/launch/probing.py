@@ -3,6 +3,8 @@
 import dataclasses
 import json
 
+from torch import nn
+
 from tlresearch import families, own
 from tlresearch.backbones.foreign import Foreign
 from tlresearch.configs import plain_config
@@ -55,14 +57,19 @@ class Prober:
 
 def _case(config: Config, label: str, fields: tuple[str, ...]) -> Case:
     shape, classes = families.sizes(config)
-    method, backbone = config.method, config.backbone
+    method, backbone, trial = config.method, config.backbone, families.trial(config)
+
+    def networks(seed: int) -> nn.Module:
+        return method.networks(backbone, shape, classes, seed)
+
     return Case(
         label=label,
         method=method,
-        networks=lambda seed: method.networks(backbone, shape, classes, seed),
+        networks=networks if trial is None else trial.networks,
         shape=shape,
         classes=classes,
         masked=getattr(config.benchmark, "scenario", "domain") != "domain",
         train=config.train,
         fields=fields,
+        trial=trial,
     )

@@ -7,7 +7,7 @@ seed; the loop maps `loss` over a stack of them.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ class Loss(NamedTuple):
     terms: dict[str, Float[Tensor, ""]]
 
 
+@runtime_checkable
 class TaskData(Protocol):
     """The training data of one task for one seed, as `after_task` sees it.
 

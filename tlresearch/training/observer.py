@@ -28,6 +28,8 @@ class RunFiles:
     log: Path
     trained: Path | None = None
     """Folder of trainings that several runs share; None: nothing is shared."""
+    trained_since: float = 0.0
+    """Trainings kept before this time (seconds since the epoch) are made again."""
 
     @property
     def lock(self) -> Path:

@@ -4,9 +4,8 @@ Our own are known to map over seeds and to draw no hidden random numbers. Of a f
 found out before anything runs: one step of two seeds, each alone, each twice, and both stacked.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,61 +15,21 @@ from torch.utils import _pytree as pytree
 from tlresearch import own
 from tlresearch.backbones.conversion import unsplit
 from tlresearch.errors import UserError
-from tlresearch.functional import random
 from tlresearch.training import tree
 from tlresearch.training.device import dtype_of
 from tlresearch.training.loop import fit, start
-from tlresearch.training.method import Labelled, Loss, Method
+from tlresearch.training.method import Labelled, Loss
 from tlresearch.training.settings import Train
 from tlresearch.training.stack import stack_networks
 from tlresearch.training.tree import Tree
+from tlresearch.training.trial import Case, Noise, classification, images_of, told
+
+__all__ = ["Case", "probe"]
 
 _SEEDS = (0, 1)
-_BATCH = 4
 _TOLERANCE = 1e-3
 """Largest difference between a stack and single runs, as a fraction of the largest value of the
 same tensor; a wrong number is far off, rounding in float32 is not."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is tried."""
-
-    label: str
-    """What it is, for people; opens the sentences."""
-    method: Method
-    networks: Callable[[int], nn.Module]
-    """The networks of a seed at initialisation."""
-    shape: tuple[int, int, int]
-    """(channels, rows, columns) of an image."""
-    classes: int
-    """Units of the head."""
-    masked: bool
-    """Whether the loss is given active classes."""
-    train: Train
-    fields: tuple[str, ...] = ()
-    """Numeric settings of the method that will be tensors over the stack."""
-
-
-@dataclass(frozen=True)
-class _Noise:
-    """The tiny batch as the data of a task."""
-
-    batch: Labelled
-
-    def batches(
-        self, samples: int | None = None, multiple: int = 1
-    ) -> Iterator[tuple[Tensor, Tensor, Any]]:
-        yield self.batch.x, self.batch.y, self.batch.mask
-
-    def places(self, samples: int | None = None, multiple: int = 1) -> range:
-        return range(len(self.batch.y))
-
-    def average(self, tree: Tree, weight: float, /) -> Tree:
-        return tree
-
-    def key(self, purpose: str) -> Tensor:
-        return random.make_key(0, purpose)
 
 
 def probe(case: Case, stacked: bool) -> str | None:
@@ -90,13 +49,14 @@ def probe(case: Case, stacked: bool) -> str | None:
     with torch.random.fork_rng(devices=[]):
         networks = [_initialised(case, seed) for seed in _SEEDS]
         _check_norms(case, networks[0])
-        batches = [_batch(case, seed) for seed in _SEEDS]
+        images = [images_of(case, seed) for seed in _SEEDS]
+        batches = [case.batch(seed) for seed in _SEEDS]
         with own.blamed(f"{case.label}: its state cannot be made"), _undrawn(case, "init"):
             states = [case.method.init(network) for network in networks]
-        _check_contract(case, networks[0], states[0], batches[0])
+        _check_contract(case, networks[0], states[0], batches[0], images[0])
         reason = _try(case, networks, states, batches, stacked)
         stacked = stacked and reason is None
-        later = _try_later(case, networks, states, batches, stacked)
+        later = _try_later(case, networks, states, batches, images, stacked)
         return reason or later
 
 
@@ -104,7 +64,8 @@ def _try_later(
     case: Case,
     networks: list[nn.Module],
     states: list[Tree],
-    batches: list[Labelled],
+    batches: Sequence[Any],
+    images: list[Labelled],
     stacked: bool,
 ) -> str | None:
     """The same with the state that follows a task."""
@@ -112,8 +73,8 @@ def _try_later(
     try:
         with _undrawn(case, "after_task"):
             later = [
-                method.after_task(network, _copy(state), _Noise(batch))
-                for network, state, batch in zip(networks, states, batches, strict=True)
+                method.after_task(network, _copy(state), Noise(some))
+                for network, state, some in zip(networks, states, images, strict=True)
             ]
     except UserError:
         raise
@@ -136,15 +97,6 @@ def _initialised(case: Case, seed: int) -> nn.Module:
     return network
 
 
-def _batch(case: Case, seed: int) -> Labelled:
-    """Noise in [0, 1), labels 0 and 1."""
-    size = min(_BATCH, case.train.batch_size)
-    key = random.make_key(seed, "probe")
-    x = random.uniform(key, (size, *case.shape), dtype_of(case.train.precision))
-    mask = torch.arange(case.classes) < 2 if case.masked else None
-    return Labelled(x, torch.arange(size) % min(2, case.classes), mask)
-
-
 def _check_norms(case: Case, network: nn.Module) -> None:
     wrong = unsplit(network) if case.method.second_order else []
     if wrong:
@@ -155,47 +107,52 @@ def _check_norms(case: Case, network: nn.Module) -> None:
         )
 
 
-def _check_contract(case: Case, network: nn.Module, state: Tree, batch: Labelled) -> None:
+def _check_contract(
+    case: Case, network: nn.Module, state: Tree, batch: Any, images: Labelled
+) -> None:
     """Refuses a loss or a prediction of another kind than the loop takes."""
     buffers = {name: b.clone() for name, b in network.named_buffers()}
-    with own.blamed(f"{case.label}: its loss fails on {len(batch.x)} images of noise"):
-        loss = case.method.loss(network, _copy(state), batch)
-    if not isinstance(loss, Loss) or loss.total.shape != ():
-        raise UserError(
-            f"{case.label}: loss must return tlresearch.training.method.Loss(total, terms) with a "
-            f"0-dimensional total, not {type(loss).__name__}"
-        )
+    if case.is_trained:
+        with own.blamed(f"{case.label}: its loss fails on {told(batch)}"):
+            loss = case.method.loss(network, _copy(state), batch)
+        if not isinstance(loss, Loss) or loss.total.shape != ():
+            raise UserError(
+                f"{case.label}: loss must return tlresearch.training.method.Loss(total, terms) "
+                f"with a 0-dimensional total, not {type(loss).__name__}"
+            )
+    trial = case.trial or classification(case, images)
     network.eval()
-    at = f"{case.label}: its predict fails on {len(batch.x)} images of noise"
-    with own.blamed(at), _undrawn(case, "its predict"), torch.no_grad():
-        scores, again = (
-            case.method.predict(network, _copy(state), batch.x, batch.mask) for _ in range(2)
-        )
+    at = f"{case.label}: its {trial.name} fails on {told(batch)}"
+    with own.blamed(at), _undrawn(case, f"its {trial.name}"):
+        scores, again = (trial.predict(network, _copy(state)) for _ in range(2))
     network.train()
     _restore(dict(network.named_buffers()), buffers)
-    if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != len(batch.x):
+    found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+    if not trial.fits(found):
         raise UserError(
-            f"{case.label}: predict must return scores of shape (batch, classes), not "
-            f"{tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__}"
+            f"{case.label}: {trial.name} must return scores of shape ({', '.join(trial.shape)}), "
+            f"not {found}"
         )
     if not torch.equal(scores.nan_to_num(), again.nan_to_num()):
-        raise _hidden(case, "its predict")
+        raise _hidden(case, f"its {trial.name}")
 
 
 def _try(
     case: Case,
     networks: list[nn.Module],
     states: list[Tree],
-    batches: list[Labelled],
+    batches: Sequence[Any],
     stacked: bool,
 ) -> str | None:
     """Single runs, which must repeat themselves; then the stack, which must equal them."""
+    if not case.is_trained:
+        return None
     alone = []
     for seed, network, state, batch in zip(_SEEDS, networks, states, batches, strict=True):
         runs = []
         for attempt in range(2):
             torch.manual_seed(attempt)
-            at = f"{case.label}: its loss fails on {len(batch.x)} images of noise"
+            at = f"{case.label}: its loss fails on {told(batch)}"
             with own.blamed(at), _undrawn(case, "its loss"):
                 runs.append(_step(case, [seed], [network], [state], [batch]))
         if not torch.equal(*(run["the loss"].nan_to_num() for run in runs)):
@@ -224,7 +181,7 @@ def _step(
     seeds: list[int],
     networks: list[nn.Module],
     states: list[Tree],
-    batches: Sequence[Labelled],
+    batches: Sequence[Any],
     fields: tuple[str, ...] = (),
 ) -> dict[str, Tensor]:
     """Loss, gradients and buffers of one training step, by name, the seeds first.

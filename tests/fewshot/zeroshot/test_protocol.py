@@ -150,7 +150,7 @@ def test_a_resumed_training_has_the_same_numbers(toy, tmp_path):
     run = run_of(ESZSL(), [0], TRAINED)
     for _ in range(2):
         with pytest.raises(StopError):
-            run_stack(run, CPU, files, progress=stop, checkpoint_seconds=0)
+            run_stack(run, CPU, files, progress=stop, checkpoint_seconds=0.0)
     assert files.checkpoint.exists()
     (outcome,) = run_stack(run, CPU, files)
     assert outcome.metrics == whole and outcome.details["steps"] == TRAIN.steps

@@ -153,7 +153,9 @@ def _found(training: Training, keys: list[str], files: RunFiles) -> list[trained
     assert files.trained is not None
     found = []
     for place, key in enumerate(keys):
-        one = trained.find(files.trained, key, weights_of(training.one(place)[1]))
+        one = trained.find(
+            files.trained, key, weights_of(training.one(place)[1]), files.trained_since
+        )
         if one is None:
             return None
         found.append(one)

@@ -36,6 +36,7 @@ __all__ = ["METHODS", "METRICS", "Benchmark", "Method", "Outcome", "StackRun", "
 
 Benchmark = ZeroShotSettings
 Method = ZeroShotMethod
+ONE_PROCESS = True
 DEFAULT_METRICS = ("acc", "acc_seen", "acc_unseen", "acc_harmonic")
 
 
