@@ -55,7 +55,9 @@ from tlresearch.training.loop import fit
 from tlresearch.training.settings import Train
 
 WORKS = ("sinusoid", "sinusoid_5", "conv4", "memory", "episodes")
-CHUNK = 8
+QUICK = ("sinusoid", "episodes")
+"""Those that take under a minute together."""
+CHUNK = 2
 """Tasks in memory at once where we are measured in chunks."""
 CLASSES, IMAGES = 1100, 20
 """Of random images in the shape of Omniglot's training characters."""
@@ -355,7 +357,7 @@ def memory_of(name: str) -> int:
 
 
 def _status(name: str) -> int:
-    """A line of /proc/self/status in bytes. (`ru_maxrss` would hold the parent's, too.)"""
+    """A line of /proc/self/status in bytes; `ru_maxrss` would hold the parent's, too."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     (line,) = (line for line in lines if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024
@@ -451,7 +453,7 @@ def main() -> None:
         "episodes": lambda: episodes(options),
     }
     # Compiling five inner steps alone takes half a minute.
-    chosen = given.works or [name for name in WORKS if not (given.quick and name == "sinusoid_5")]
+    chosen = given.works or (QUICK if given.quick else WORKS)
     print(f"torch {torch.__version__}, {options.device}, {os.cpu_count()} cores, one thread each")
     results: dict[str, float] = {}
     for name in chosen:
