@@ -113,11 +113,10 @@ def test_an_accuracy_is_that_of_a_plain_loop(splits, tmp_path):
 def test_an_evaluation_is_of_test_classes(splits, part):
     """Or of those that are asked for, whatever is trained on; and of no others."""
     loaded = tasks.ImageTasks.load(replace(BENCHMARK, evaluate=part), CPU, torch.float64, None)
-    found = loaded.episodes(PROTONET)
-    assert torch.equal(found.pool.images, getattr(splits, part).images)
-    assert int(found.indices.max()) < len(found.pool.images)
-    chosen = loaded.episodes(PROTONET, "validation")
-    assert torch.equal(chosen.pool.images, splits.validation.images)
+    classes, drawn = loaded.draw()
+    assert torch.equal(classes.images, getattr(splits, part).images)
+    assert int(drawn.max()) < len(classes.images)
+    assert torch.equal(loaded.draw("validation")[0].images, splits.validation.images)
 
 
 @pytest.mark.parametrize("method", [PROTONET, SimpleShot()], ids=["episodes", "classes"])
