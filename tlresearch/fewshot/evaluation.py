@@ -108,9 +108,8 @@ def _metric(
         z = features[episodes.indices[part]]
         z = z if z.dtype == torch.float64 else z.float()
         support, query = z[:, :, :shots], z[:, :, shots:].flatten(1, 2)
-        with torch.enable_grad():  # for methods that fit a head to the support
-            scores = method.compare_all(networks, state, support, query)
-        yield _accuracy(scores.detach().unsqueeze(1), z.shape[1])
+        scores = method.compare_all(networks, state, support, query)
+        yield _accuracy(scores.unsqueeze(1), z.shape[1])
 
 
 def _episodes(
@@ -119,8 +118,7 @@ def _episodes(
     """Episodes as they are, several at once."""
     for part in _parts(len(episodes), method.chunk):
         chunk = episodes.chunk(part)
-        with torch.enable_grad():
-            found = _predict(method, networks, state, chunk).detach()
+        found = _predict(method, networks, state, chunk)
         if episodes.regression:
             assert chunk.query_y is not None
             truth = chunk.query_y.flatten(1, 2).unsqueeze(1)
@@ -132,7 +130,15 @@ def _episodes(
 def _predict(
     method: FewShotMethod, networks: nn.Module, state: Tree, chunk: Episodes
 ) -> Float[Tensor, "episodes rows queries outputs"]:
-    """`predict_episode`, mapped over episodes."""
+    """`predict_episode` of every episode, mapped or one by one.
+
+    Adapted filters are each episode's own: mapped they are a grouped convolution, which a CPU does
+    several times more slowly than one convolution after the other.
+    """
+    convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in networks.modules())
+    if convolves and chunk.support_x.device.type == "cpu":
+        singles = (chunk.take(place) for place in range(len(chunk.support_x)))
+        return torch.stack([method.predict_episode(networks, state, one) for one in singles])
     given = [t for t in chunk if t is not None]
 
     def one(*tensors: Tensor) -> Tensor:
