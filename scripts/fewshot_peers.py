@@ -188,6 +188,7 @@ def hand_loop(
 
     def step_of(step: int) -> None:
         episodes = given.steps[step % len(given.steps)]
+        assert episodes.support_y is not None and episodes.query_y is not None
         optimizer.zero_grad()
         function(
             episodes.support_x, episodes.support_y, episodes.query_x, episodes.query_y
@@ -201,7 +202,7 @@ def learn2learn_sampler(
     package: Any, x: Tensor, y: Tensor, ways: int, shots: int, queries: int
 ) -> Sampler:
     """Its data sets, on float32 tensors in memory: (support, query), rows class by class."""
-    from learn2learn.data import transforms
+    transforms = package.data.transforms
 
     data = package.data.MetaDataset(torch.utils.data.TensorDataset(x, y))
     each = shots + queries

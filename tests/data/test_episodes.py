@@ -161,6 +161,7 @@ def test_a_batch_has_its_shape_and_its_queries_are_no_shots():
 
 def test_a_batch_is_a_pure_function_of_seed_and_step(monkeypatch):
     """Not of the steps before it, nor of how many are drawn at once."""
+    monkeypatch.setattr("tlresearch.data.episodes.BLOCK", 4096)
     expected = {step: which(batches([3, 5]).batch(step)) for step in (0, 1, 100, 113)}
     forwards = batches([3, 5])
     monkeypatch.setattr("tlresearch.data.episodes.BLOCK", 1)
