@@ -89,16 +89,6 @@ def test_finite_with_features_of_500_and_equal_images():
     assert scores[0].argmax() == 0
 
 
-def test_under_autocast_the_system_is_solved_in_float32():
-    """Half-precision features under autocast give what float32 gives outside."""
-    net = network().float()
-    support, query = (x.bfloat16() for x in features(dim=6))
-    plain = METHOD.compare(net, {}, support.float(), query.float())
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = METHOD.compare(net, {}, support, query)
-    assert torch.equal(inside, plain)
-
-
 def test_symmetries():
     net = network()
     assert_symmetric(lambda s, q: METHOD.compare(net, {}, s, q), *features(dim=6))

@@ -98,10 +98,14 @@ class MetricMethod(FewShotMethod):
         support: Float[Tensor, "episodes ways shots dim"],
         query: Float[Tensor, "episodes queries dim"],
     ) -> Float[Tensor, "episodes queries ways"]:
-        """`compare` of every episode."""
-        if len(support) == 1:  # without the cost of mapping
-            return self.compare(networks, state, support[0], query[0]).unsqueeze(0)
-        return vmap(lambda s, q: self.compare(networks, state, s, q))(support, query)
+        """`compare` of every episode, in float32 or wider also where images are embedded in less.
+
+        A distance is a small difference of large squares, and half precision would round it away.
+        """
+        with torch.autocast(support.device.type, enabled=False):
+            if len(support) == 1:  # without the cost of mapping
+                return self.compare(networks, state, support[0], query[0]).unsqueeze(0)
+            return vmap(lambda s, q: self.compare(networks, state, s, q))(support, query)
 
     def loss(self, networks: nn.Module, state: Tree, batch: Episodes) -> Loss:
         """Mean cross-entropy of the episodes' queries, in nats.

@@ -75,13 +75,7 @@ class R2D2(MetricMethod):
     ) -> Float[Tensor, "queries ways"]:
         """α X'W + β, W from the support set."""
         ways, shots, _ = support.shape
-        # A linear system of half-precision numbers would be singular, and torch solves none.
-        with torch.autocast(support.device.type, enabled=False):
-            x, queries = (_at_least_float32(z) for z in (support.flatten(0, 1), query))
-            one_hot = torch.eye(ways).to(x).repeat_interleave(shots, 0)
-            weights = ridge_weights(x, one_hot, self.ridge * networks.log_factor.exp())
-            return self.scale * networks.factor * (queries @ weights) + networks.shift
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+        one_hot = torch.eye(ways).to(support).repeat_interleave(shots, 0)
+        ridge = self.ridge * networks.log_factor.exp()
+        weights = ridge_weights(support.flatten(0, 1), one_hot, ridge)
+        return self.scale * networks.factor * (query @ weights) + networks.shift
