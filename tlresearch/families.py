@@ -24,6 +24,7 @@ from typing import Any
 
 FAMILIES = {
     "continual": "tlresearch.continual.protocol",
+    "adaptation": "tlresearch.adaptation.protocol",
     "fewshot": "tlresearch.fewshot.protocol",
     "zeroshot": "tlresearch.fewshot.zeroshot.protocol",
 }

@@ -56,10 +56,15 @@ class Stage:
         """Before the next stage."""
         self.step, self.best = 0, None
 
-    def begin(self, stage: int) -> None:
-        """What starts anew with each stage, counted from 0."""
+    def begin(self, stage: int, done: int | None = None) -> None:
+        """What starts anew with each stage, counted from 0.
+
+        Args:
+            stage: which one.
+            done: steps of the stages before it; None: as many each as this one has.
+        """
         train, training = self.training.train, self.training
-        training.wake(stage * train.steps)
+        training.wake(stage * train.steps if done is None else done)
         self.waited.zero_()
         if train.reset_optimizer and stage > 0:
             training.reset_optimizer()

@@ -1,0 +1,126 @@
+"""The batches of one round: each domain's drawn by itself, for all seeds at once."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tlresearch.adaptation.method import Chosen, Round
+from tlresearch.data.domains import Pair
+from tlresearch.data.sampler import EpochSampler
+from tlresearch.functional import random
+from tlresearch.training.settings import Train
+
+CHUNK = 1000
+"""Samples per chunk where a whole pool is read; a matter of memory, not of results."""
+
+
+class _Places:
+    """Places of a seed's pool by step, (S, B), drawn in blocks; each epoch is shuffled anew."""
+
+    def __init__(
+        self, seeds: list[int], pools: Sequence[Tensor], batch_size: int, purpose: str
+    ) -> None:
+        self.device = pools[0].device
+        self.sampler = EpochSampler(seeds, [len(p) for p in pools], batch_size, purpose)
+        self.first, self.block = 0, torch.empty(0)
+
+    def at(self, step: int) -> Tensor:
+        steps = self.sampler.block_steps
+        if not len(self.block) or step // steps * steps != self.first:
+            self.first = step // steps * steps
+            self.block = self.sampler.block(self.first, steps).to(self.device)
+        return self.block[step - self.first]
+
+
+class RoundBatches:
+    """`batch(step)` returns the fields of a `DomainBatch`, each with the seeds first."""
+
+    def __init__(
+        self,
+        pair: Pair,
+        number: int,
+        part: Round,
+        chosen: Sequence[Chosen | None],
+        train: Train,
+    ) -> None:
+        """Draws nothing yet.
+
+        Args:
+            pair: of domains.
+            number: of the round, from 0; another round draws other batches.
+            part: the round.
+            chosen: of each seed, what of the target it trains on; None: all of it.
+            train: `batch_size` samples of each domain.
+        """
+        self.pair, self.part, self.train = pair, part, train
+        size, seeds = train.batch_size, pair.seeds
+        self.target_pools = [
+            pool if one is None or not len(one.places) else pool[one.places]
+            for pool, one in zip(pair.target_pools, chosen, strict=True)
+        ]
+        self.labels = [one.labels for one in chosen if one is not None and one.labels is not None]
+        purpose = f"round {number}"
+        self.source = _Places(seeds, pair.source_pools, size, f"source, {purpose}")
+        self.target = _Places(seeds, self.target_pools, size, f"target, {purpose}")
+
+    def batch(self, step: int) -> tuple[Tensor | None, ...]:
+        """Of the given pass, counted from 0."""
+        pair = self.pair
+        source = source_y = target = target_y = None
+        if self.part.source:
+            places = _chosen(pair.source_pools, self.source.at(step))
+            source = pair.inputs(_gather(pair.source.images, places))
+            source_y = pair.source.labels[places]
+        if self.part.target:
+            positions = self.target.at(step)
+            places = _chosen(self.target_pools, positions)
+            target = pair.inputs(_gather(pair.target.images, places))
+            if self.labels:
+                target_y = torch.stack(
+                    [of_seed[row] for of_seed, row in zip(self.labels, positions, strict=True)]
+                )
+        done = step // self.train.accumulate / self.part.steps
+        progress = torch.full((len(pair.seeds),), done, dtype=pair.scale.dtype)
+        return source, source_y, target, target_y, progress.to(pair.scale.device)
+
+
+def _chosen(pools: Sequence[Tensor], positions: Tensor) -> Tensor:
+    """pool[position] of each seed: (S, B)."""
+    return torch.stack([pool[row] for pool, row in zip(pools, positions, strict=True)])
+
+
+def _gather(images: Tensor, places: Tensor) -> Tensor:
+    return images.index_select(0, places.flatten()).view(*places.shape, *images.shape[1:])
+
+
+class SeedData:
+    """A `DomainData`: one seed's view of the pair."""
+
+    def __init__(self, pair: Pair, place: int, number: int) -> None:
+        self.pair, self.place, self.number = pair, place, number
+
+    def target(self) -> list[Tensor]:
+        """Inputs of the target pool in chunks, in order."""
+        pool = self.pair.target_pools[self.place]
+        return [self.pair.inputs(self.pair.target.images[part]) for part in pool.split(CHUNK)]
+
+    def source(self) -> list[tuple[Tensor, Tensor]]:
+        """Inputs and labels of the source pool in chunks, in order."""
+        return self._labelled(self.pair.source_pools[self.place])
+
+    def held_out(self) -> list[tuple[Tensor, Tensor]]:
+        """Inputs and labels of the held-out source samples in chunks, in order."""
+        return self._labelled(self.pair.held_out_pools[self.place])
+
+    def _labelled(self, pool: Tensor) -> list[tuple[Tensor, Tensor]]:
+        source = self.pair.source
+        return [
+            (self.pair.inputs(source.images[part]), source.labels[part])
+            for part in pool.split(CHUNK)
+            if len(part)
+        ]
+
+    def key(self, purpose: str) -> Tensor:
+        """A random key for this seed, round and purpose."""
+        return random.make_key(self.pair.seeds[self.place], purpose, self.number)

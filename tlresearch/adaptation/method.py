@@ -1,0 +1,140 @@
+"""What a method of domain adaptation says to its protocol, beyond the common contract."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from tlresearch.adaptation.networks import AdaptedClassifier
+from tlresearch.functional.losses import cross_entropy, mask_logits
+from tlresearch.training.method import Loss, Method
+from tlresearch.training.settings import Count, Train
+from tlresearch.training.tree import Tree
+
+
+class DomainBatch(NamedTuple):
+    """A batch of each domain, for one seed (in the loop: with a leading seed dimension)."""
+
+    source_x: Float[Tensor, "source *shape"] | None
+    """None in a round without source samples."""
+    source_y: Int64[Tensor, " source"] | None
+    target_x: Float[Tensor, "target *shape"] | None
+    """None in a round without target samples."""
+    target_y: Tensor | None
+    """Pseudo-labels of the target samples: (target,) classes or (target, classes) probabilities;
+    None: the round has none. They never are true labels."""
+    progress: Float[Tensor, ""]
+    """p, the fraction of the round's steps that are done, in [0, 1)."""
+
+
+class Round(NamedTuple):
+    """One part of a training, with its own batches and its own run of the schedules."""
+
+    steps: int
+    source: bool = True
+    """Whether batches have samples of the source."""
+    target: bool = True
+    """Whether batches have samples of the target."""
+    fresh: bool = False
+    """Whether weights, running statistics and optimiser begin anew."""
+
+
+class Chosen(NamedTuple):
+    """What a round trains on of one seed's target pool."""
+
+    places: Int64[Tensor, " k"]
+    """In the pool; none of them ends the seed's training with the weights that it has."""
+    labels: Tensor | None = None
+    """Pseudo-labels: (k,) classes or (k, classes) probabilities; None: no labels."""
+
+
+class DomainData(Protocol):
+    """What a method sees between rounds, for one seed: everything but the target's labels."""
+
+    def target(self) -> list[Tensor]:
+        """Inputs of the target pool in chunks, in order."""
+        ...
+
+    def source(self) -> list[tuple[Tensor, Tensor]]:
+        """Inputs and labels of the source pool in chunks, in order."""
+        ...
+
+    def held_out(self) -> list[tuple[Tensor, Tensor]]:
+        """Inputs and labels of the held-out source samples in chunks, in order."""
+        ...
+
+    def key(self, purpose: str) -> Tensor:
+        """A random key for this seed, round and purpose."""
+        ...
+
+
+@dataclass(frozen=True)
+class AdaptationMethod(Method):
+    """A method that is measured on a target; here: training on the source alone."""
+
+    Batch: ClassVar[type] = DomainBatch
+    oracle: ClassVar[bool] = False
+    """Whether it is given the target's labels as a source: the upper reference, under that name."""
+
+    head: tuple[Count, ...] = ()
+    """Units of hidden layers between features and logits."""
+
+    def networks(
+        self, backbone: Any, shape: tuple[int, int, int], classes: int, seed: int
+    ) -> AdaptedClassifier:
+        """Backbone and head, with parameters drawn under `seed`; then `extend` adds its own."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            networks = AdaptedClassifier(backbone.build(shape), classes, self.head)
+            self.extend(networks, classes)
+        return networks
+
+    def extend(self, networks: AdaptedClassifier, classes: int) -> None:
+        """Adds what else is trained, such as a discriminator, as submodules."""
+
+    def problem(self) -> str | None:
+        """What contradicts itself in the settings: one sentence that begins with a key, or None."""
+        return None
+
+    def notes(self) -> dict[str, str]:
+        """Columns of text that its rows have in a table."""
+        return {}
+
+    def rounds(self, train: Train) -> tuple[Round, ...]:
+        """The parts of its training, in order; at least one."""
+        return (Round(train.steps),)
+
+    def before_round(
+        self, networks: nn.Module, state: Tree, number: int, data: DomainData
+    ) -> tuple[Tree, Chosen | None]:
+        """State and target samples of round `number`, from 0; for one seed, in evaluation mode.
+
+        None: all target samples, without labels.
+        """
+        return state, None
+
+    def after_training(self, networks: nn.Module, state: Tree, data: DomainData) -> Tree:
+        """The state that it predicts with; for one seed, in evaluation mode."""
+        return state
+
+    def predict(
+        self, networks: nn.Module, state: Tree, x: Tensor, context: Tensor | None
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits of target samples."""
+        return mask_logits(networks(x), context)
+
+
+@torch.no_grad()
+def over(chunks: list[Tensor], function: Callable[[Tensor], Tensor]) -> Tensor:
+    """A function of inputs over all chunks, as one tensor."""
+    return torch.cat([function(x) for x in chunks])
+
+
+def classification(networks: AdaptedClassifier, batch: DomainBatch) -> Loss:
+    """Mean cross-entropy of the source batch, in nats."""
+    assert batch.source_x is not None and batch.source_y is not None
+    value = cross_entropy(networks(batch.source_x), batch.source_y)
+    return Loss(value, {"cross_entropy": value})

@@ -1,0 +1,37 @@
+"""Networks of domain adaptation: backbone, head, and discriminators on the features."""
+
+from itertools import pairwise
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tlresearch.backbones.classifier import Backbone
+from tlresearch.backbones.layers import Dropout
+
+
+def perceptron(
+    inputs: int, hidden: tuple[int, ...], outputs: int, dropout: float = 0.0
+) -> nn.Sequential:
+    """Linear layers with ReLU, and dropout if any, after each hidden one."""
+    layers: list[nn.Module] = []
+    for a, b in pairwise((inputs, *hidden)):
+        layers += [nn.Linear(a, b), nn.ReLU(), *([Dropout(dropout)] if dropout else [])]
+    return nn.Sequential(*layers, nn.Linear((inputs, *hidden)[-1], outputs))
+
+
+class AdaptedClassifier(nn.Module):
+    """z = backbone(x), logits = head(z); methods add further modules."""
+
+    def __init__(self, backbone: Backbone, classes: int, hidden: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = perceptron(backbone.width, hidden, classes)
+        if not hidden:
+            backbone.initialise_linear(self.head[0])  # type: ignore[arg-type]
+
+    def features(self, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch width"]:
+        """z of each input."""
+        return self.backbone(x)
+
+    def forward(self, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch classes"]:
+        return self.head(self.features(x))

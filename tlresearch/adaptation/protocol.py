@@ -1,0 +1,322 @@
+"""The order of domain adaptation: rounds of training, then one look at the target's labels.
+
+A round is one run of the loop with its own batches and schedules: one for most methods; source
+and then target for the source-free ones; one for each set of pseudo-labels in self-training.
+"""
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tlresearch.adaptation import METHODS
+from tlresearch.adaptation.batches import RoundBatches, SeedData
+from tlresearch.adaptation.checks import check
+from tlresearch.adaptation.method import AdaptationMethod, Chosen
+from tlresearch.adaptation.report import METRICS, measure
+from tlresearch.adaptation.settings import AdaptationSettings
+from tlresearch.adaptation.trying import trial
+from tlresearch.data import domain_tables
+from tlresearch.data.domains import Frozen, Pair, Sealed
+from tlresearch.data.pairs import load_pair
+from tlresearch.errors import UserError
+from tlresearch.training import checkpoint, tree
+from tlresearch.training.device import dtype_of, peak_memory, tf32
+from tlresearch.training.distributed import ALONE, Processes
+from tlresearch.training.evaluation import accuracy_per_seed
+from tlresearch.training.loop import Training, start
+from tlresearch.training.observer import CHECKPOINT_SECONDS, RunFiles, RunObserver
+from tlresearch.training.runs import Outcome, StackRun
+from tlresearch.training.stack import stack_networks
+from tlresearch.training.stage import Stage
+from tlresearch.training.weights import weights_of
+
+__all__ = ["METHODS", "METRICS", "Outcome", "StackRun", "check", "trial"]
+
+Benchmark = AdaptationSettings
+Method = AdaptationMethod
+ONE_PROCESS = True
+DEFAULT_METRICS = ("acc", "source_acc")
+
+
+def datasets(benchmark: AdaptationSettings) -> tuple[str, ...]:
+    """The catalogue's names of the data, as far as it has them."""
+    names = (benchmark.source, benchmark.target)
+    return tuple(name for name in names if name not in domain_tables.DOMAINS)
+
+
+def fingerprint(benchmark: AdaptationSettings) -> str:
+    """That of both domains."""
+    found = [domain_tables.fingerprint(n) for n in (benchmark.source, benchmark.target)]
+    return hashlib.sha256("\0".join(found).encode()).hexdigest()
+
+
+def load_data(benchmark: AdaptationSettings, root: Any = None) -> None:
+    """Refuses data that are missing or damaged, or do not make a pair."""
+    load_pair(benchmark, [0], torch.device("cpu"), torch.float32, root)
+
+
+def sizes(benchmark: AdaptationSettings) -> tuple[tuple[int, int, int], int]:
+    """Shape of an input, and units of the head."""
+    shape, classes = domain_tables.facts(benchmark.source)
+    channels, rows, columns = shape
+    rows, columns = (benchmark.size or side for side in (rows, columns))
+    return (benchmark.channels or channels, rows, columns), classes
+
+
+def total_steps(config: Any) -> int:
+    """Optimiser steps of a run."""
+    return sum(part.steps for part in config.method.rounds(config.train))
+
+
+def held_out(benchmark: AdaptationSettings, fraction: float) -> AdaptationSettings:
+    """As a selection sees it: nothing of the target's labels."""
+    return dataclasses.replace(benchmark, validation=fraction, evaluate="selectors")
+
+
+def columns(config: Any) -> dict[str, str]:
+    """Columns of text of a row."""
+    return config.method.notes()
+
+
+def run_stack(
+    run: StackRun,
+    device: torch.device,
+    files: RunFiles,
+    root: Any = None,
+    progress: Callable[[int], None] = lambda steps: None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    track: Callable[[dict[str, Any]], None] = lambda entry: None,
+    processes: Processes = ALONE,
+    streamed: bool | None = None,
+) -> list[Outcome]:
+    """Trains the seeds of a stack, from their checkpoint if there is one, and measures them.
+
+    Args:
+        run: what to run.
+        device: where.
+        files: its checkpoint (removed by the caller when the records are written) and its log.
+        root: data root; None: where the environment says.
+        progress: told of the steps done.
+        checkpoint_seconds: time between checkpoints.
+        track: told of each line of the log.
+        processes: one only.
+        streamed: has no effect: domains are held on the device.
+
+    Raises:
+        UserError: several processes, or data that are missing or damaged.
+    """
+    if processes.size > 1:
+        raise UserError("domain adaptation runs in one process; start it without torchrun")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    dtype = dtype_of(run.train.precision)
+    pair, sealed = load_pair(_benchmark(run), run.seeds, device, dtype, root)
+    journey = _Journey(run, pair, begin(run, pair, device), files)
+    journey.observer = RunObserver(
+        journey.training, files, journey.place, progress, checkpoint_seconds, track=track
+    )
+    with tf32(run.train.tf32):
+        journey.travel()
+        return journey.outcomes(sealed)
+
+
+def _benchmark(run: StackRun) -> AdaptationSettings:
+    """What the method is trained on: for the oracle, the target takes the source's place."""
+    benchmark = run.benchmark
+    if not run.method.oracle:
+        return benchmark
+    return dataclasses.replace(
+        benchmark, source=benchmark.target, source_samples=benchmark.target_samples
+    )
+
+
+def begin(run: StackRun, pair: Pair, device: torch.device) -> Training:
+    """The networks of all seeds at initialisation."""
+    dtype = dtype_of(run.train.precision)
+    networks = [
+        run.method.networks(run.backbone, pair.shape, pair.classes, seed).to(dtype)
+        for seed in run.seeds
+    ]
+    if run.train.channels_last:
+        networks = [network.to(memory_format=torch.channels_last) for network in networks]
+    state = tree.stack([run.method.init(network.to(device)) for network in networks])
+    fields = {
+        name: torch.tensor(values, dtype=dtype, device=device)
+        for name, values in run.fields.items()
+    }
+    return start(run.seeds, stack_networks(networks, device), run.method, fields, run.train, state)
+
+
+class _Journey:
+    """One stack on its way through the rounds."""
+
+    observer: RunObserver
+
+    def __init__(self, run: StackRun, pair: Pair, training: Training, files: RunFiles) -> None:
+        self.run, self.pair, self.training, self.files = run, pair, training, files
+        self.rounds = run.method.rounds(run.train)
+        self.number, self.learning = 0, Stage(training)
+        self.chosen: list[Chosen | None] = [None] * len(run.seeds)
+        self.journal: list[list[Chosen | None]] = []
+        """What each round chose of each seed's target pool."""
+        self.done = [False] * len(run.seeds)
+        """Of each seed: whether a round chose nothing, so that its training is over."""
+        self.seconds, self.began = 0.0, time.monotonic()
+
+    def place(self, step: int) -> dict[str, Any]:
+        """What a checkpoint says of the way so far."""
+        seconds = self.seconds + time.monotonic() - self.began
+        journal = [[one and tree.to_plain(one) for one in row] for row in self.journal]
+        place = {"round": self.number, "step": step, "journal": journal, "done": self.done}
+        return place | self.learning.place() | {"seconds": seconds}
+
+    def travel(self) -> None:
+        """The remaining rounds; then each method's last word."""
+        place = checkpoint.resume(self.files.checkpoint, self.training, self._fits)
+        if place is not None:
+            self._go_to(place)
+        self.files.log_lines_before(self.number, self.learning.step)
+        before = sum(part.steps for part in self.rounds[: self.number])
+        self.observer.progress(before + self.learning.step)
+        while self.number < len(self.rounds) and None in self.training.failures:
+            self._learn(before)
+            before += self.rounds[self.number].steps
+            self.number += 1
+            self.learning.reset()
+            self.observer.save_if_due(0)
+        self._end()
+
+    def _go_to(self, place: dict[str, Any]) -> None:
+        self.number, self.seconds, self.done = place["round"], place["seconds"], place["done"]
+        self.journal = [[one and Chosen(**one) for one in row] for row in place["journal"]]
+        if place["step"]:
+            self.chosen = self.journal[-1]
+        self.learning.go_to(place)
+
+    def _fits(self, place: dict[str, Any]) -> bool:
+        return (
+            place["round"] in range(len(self.rounds) + 1)
+            and len(place["done"]) == len(self.run.seeds)
+            and len(place["journal"]) == place["round"] + (place["step"] > 0)
+            and place["seconds"] >= 0
+            and self._with_steps(place["round"]).fits(place)
+        )
+
+    def _with_steps(self, number: int) -> Stage:
+        """The stage, its training as long as a round."""
+        steps = self.rounds[min(number, len(self.rounds) - 1)].steps
+        self.training.train = dataclasses.replace(self.run.train, steps=steps)
+        return self.learning
+
+    def _learn(self, before: int) -> None:
+        """One round."""
+        part, learning = self.rounds[self.number], self._with_steps(self.number)
+        self.observer.stage = self.number
+        if learning.step == 0:
+            learning.begin(self.number, before)
+            self._choose()
+            if part.fresh and self.number:
+                self._renew()
+        batches = RoundBatches(self.pair, self.number, part, self.chosen, self.training.train)
+        learning.learn(batches.batch, self.observer, self._scores, f"round {self.number + 1}")
+
+    def _choose(self) -> None:
+        """States and target samples of the round; a seed with nothing to learn from is done."""
+        states = []
+        self.chosen = [None] * len(self.run.seeds)
+        for place in range(len(self.run.seeds)):
+            method, networks = self.training.one(place)
+            state = tree.take(self.training.state, place)
+            data = SeedData(self.pair, place, self.number)
+            if not self.done[place]:
+                with torch.no_grad():
+                    networks.eval()
+                    state, self.chosen[place] = method.before_round(
+                        networks, state, self.number, data
+                    )
+            states.append(state)
+            chosen = self.chosen[place]
+            self.done[place] |= chosen is not None and not len(chosen.places)
+        self.training.state = tree.stack(states)
+        self.journal.append(self.chosen)
+        for place, over in enumerate(self.done):
+            if over and self.training.active[place]:
+                self.training.stop(place, None)
+
+    def _renew(self) -> None:
+        """Weights and statistics as at initialisation, for the seeds that still learn."""
+        device = next(iter(self.training.stack.params.values())).device
+        fresh = begin(self.run, self.pair, device)
+        for place, active in enumerate(self.training.active):
+            if active:
+                one = fresh.stack
+                for mine, other in (
+                    (self.training.stack.params, one.params),
+                    (self.training.stack.buffers, one.buffers),
+                ):
+                    for name, tensor in mine.items():
+                        tensor[place] = other[name][place].detach()
+        self.training.reset_optimizer()
+
+    def _scores(self) -> Tensor:
+        """Accuracy on the held-out part of the source; never anything of the target."""
+        held_out = [
+            [(x, y, None) for x, y in SeedData(self.pair, place, 0).held_out()]
+            for place in range(len(self.run.seeds))
+        ]
+        return accuracy_per_seed(self.training, held_out)
+
+    def _end(self) -> None:
+        states = {}
+        for place, failure in enumerate(self.training.failures):
+            if failure is None:
+                method, networks = self.training.one(place)
+                state = tree.take(self.training.state, place)
+                data = SeedData(self.pair, place, len(self.rounds))
+                states[place] = method.after_training(networks.eval(), state, data)
+        if states:  # a failed seed is measured no more, so any state will do
+            some = next(iter(states.values()))
+            places = range(len(self.run.seeds))
+            self.training.state = tree.stack([states.get(place, some) for place in places])
+
+    def outcomes(self, sealed: Sealed) -> list[Outcome]:
+        """What each seed came to; here, and only here, the target's labels are opened."""
+        total = self.seconds + time.monotonic() - self.began
+        device = self.pair.scale.device
+        rows = []
+        for place, failure in enumerate(self.training.failures):
+            details = {
+                "steps": self.training.steps[place],
+                "stack_seconds": total,
+                "samples_per_step": 2 * self.run.train.batch_size * self.run.train.accumulate,
+                "peak_memory_bytes": peak_memory(device),
+            }
+            if failure:
+                rows.append(Outcome({}, {}, "failed", failure, details))
+                continue
+            method, networks = self.training.one(place)
+            weights = weights_of(networks)
+            opened = None
+            if self.run.benchmark.evaluate != "selectors":
+                opened = sealed.open(Frozen(weights))
+            state = tree.take(self.training.state, place)
+            data = SeedData(self.pair, place, len(self.rounds))
+            journal = [row[place] for row in self.journal]
+            found, arrays = measure(method, networks.eval(), state, data, journal, place, opened)
+            if self.done[place]:
+                details["warning"] = (
+                    f"round {1 + _first_empty(journal)} chose no target sample, and training "
+                    "ended with the weights of the round before"
+                )
+            rows.append(Outcome(found, arrays, "finished", None, details, weights))
+        return rows
+
+
+def _first_empty(journal: list[Chosen | None]) -> int:
+    empty = (one is not None and not len(one.places) for one in journal)
+    return list(empty).index(True)

@@ -1,0 +1,36 @@
+"""The `benchmark:` section of an experiment of domain adaptation."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from tlresearch.settings import Bounds
+from tlresearch.training.settings import Count, Fraction
+
+
+@dataclass(frozen=True)
+class AdaptationSettings:
+    """Which domains, what of them is used, and what methods are measured on."""
+
+    source: str
+    """Name of the labelled domain; docs/adaptation.md lists them."""
+    target: str
+    """Name of the domain that is adapted to; of its training part only the inputs are used."""
+    size: Annotated[int, Bounds(ge=1)] | None = None
+    """Rows and columns that images of both are resized to; null: as they are."""
+    channels: Literal[1, 3] | None = None
+    """Grey or colour, for images of both; null: as they are."""
+    normalise: Literal["unit", "half", "mean", "none"] = "unit"
+    """Of both domains alike: pixels in [0, 1]; in [-1, 1]; in [0, 1] less the mean of the training
+    inputs of both domains, place by place; or as they are (features)."""
+    source_samples: Count | None = None
+    """Training samples of the source, drawn per seed and class in equal parts; null: all."""
+    target_samples: Count | None = None
+    """Training inputs of the target, drawn per seed; null: all."""
+    validation: Fraction = 0.1
+    """Fraction of the source's training samples that is held out, drawn per seed and class: for
+    `train.checkpoint: selected` and for the scores that choose a model."""
+    evaluate: Literal["test", "training", "selectors"] = "test"
+    """What accuracy is measured on: the target's test part; the training inputs that were adapted
+    to (transductive); nothing of the target's labels, only the scores that choose a model."""
+    reverse: bool = False
+    """Whether reverse validation is scored too, which trains each run a second time."""

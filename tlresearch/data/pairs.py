@@ -1,0 +1,174 @@
+"""From two names to what training may see, and what is sealed."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tlresearch.data import domain_tables
+from tlresearch.data.domains import Domain, Labelled, Opened, Pair, Sealed, Unlabelled
+from tlresearch.errors import UserError
+from tlresearch.functional import random
+
+_CHUNK = 4096
+
+
+def load_pair(
+    settings: Any,
+    seeds: list[int],
+    device: torch.device,
+    dtype: torch.dtype,
+    root: Path | None = None,
+) -> tuple[Pair, Sealed]:
+    """The pair of domains that an `AdaptationSettings` names, and the target's labels under seal.
+
+    Raises:
+        UserError: a domain is unknown, missing, damaged, empty or lacks a class; or the two have
+            other classes or shapes.
+    """
+    source, target = (
+        domain_tables.prepared(name, settings.size, settings.channels, root)
+        for name in (settings.source, settings.target)
+    )
+    return make_pair(settings, source, target, seeds, device, dtype)
+
+
+def make_pair(
+    settings: Any,
+    source: Domain,
+    target: Domain,
+    seeds: list[int],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Pair, Sealed]:
+    """As `load_pair`, of domains that were read."""
+    _check(source, target)
+    pools = [_source_pools(settings, source, seed) for seed in seeds]
+    target_pools = [_target_pool(settings, target, seed) for seed in seeds]
+    scale, shift = _normalisation(settings.normalise, source, target, dtype)
+    pair = Pair(
+        seeds=list(seeds),
+        source=source.train.to(device),
+        target=Unlabelled(target.train.images.to(device)),
+        source_pools=[kept.to(device) for kept, _ in pools],
+        held_out_pools=[held.to(device) for _, held in pools],
+        target_pools=[pool.to(device) for pool in target_pools],
+        classes=len(source.class_names),
+        scale=scale.to(device),
+        shift=shift.to(device),
+    )
+    labels = [target.train.labels[pool].to(device) for pool in target_pools]
+    measured = target.train if settings.evaluate == "training" or not target.test else target.test
+    return pair, Sealed.of(Opened(measured.to(device), labels))
+
+
+def _check(source: Domain, target: Domain) -> None:
+    for key, domain in (("source", source), ("target", target)):
+        if not len(domain.train.images):
+            raise UserError(f"benchmark.{key}: {domain.name} is empty; it needs samples")
+        images = domain.train.images
+        if images.is_floating_point() and not bool(images.isfinite().all()):
+            row = int((~images.isfinite().flatten(1).all(1)).nonzero()[0])
+            raise UserError(
+                f"benchmark.{key}: {domain.name} has a feature that is not finite, first in sample "
+                f"{row}; mend or remove that sample"
+            )
+    if source.class_names != target.class_names:
+        raise UserError(
+            f"benchmark.target: {target.name} has the classes {_told(target.class_names)}, and "
+            f"{source.name} has {_told(source.class_names)}; both must have the same ones"
+        )
+    shapes = [tuple(domain.train.images.shape[1:]) for domain in (source, target)]
+    if shapes[0] != shapes[1]:
+        raise UserError(
+            f"benchmark.target: an input of {target.name} is {_size(shapes[1])} (channels x rows x "
+            f"columns), and one of {source.name} {_size(shapes[0])}; set benchmark.size and "
+            "benchmark.channels, which make images alike"
+        )
+    missing = sorted(set(range(len(source.class_names))) - set(source.train.labels.tolist()))
+    if missing:
+        names = ", ".join(source.class_names[c] for c in missing)
+        raise UserError(
+            f"benchmark.source: {source.name} has no sample of {names}; every class of the target "
+            "needs labelled samples"
+        )
+
+
+def _told(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:10])}{', …' if len(names) > 10 else ''} ({len(names)})"
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _source_pools(settings: Any, source: Domain, seed: int) -> tuple[Tensor, Tensor]:
+    """Places that are trained on, and places that are held out, in rising order."""
+    labels = source.train.labels
+    chosen = torch.arange(len(labels))
+    if settings.source_samples is not None:
+        chosen = _balanced(labels, settings.source_samples, seed)
+    is_held = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique().tolist() if settings.validation else []:
+        members = chosen[labels[chosen] == label]
+        order = random.permutation(random.make_key(seed, "validation", label), len(members))
+        is_held[members[order[: round(settings.validation * len(members))]]] = True
+    kept, held = chosen[~is_held[chosen]], chosen[is_held[chosen]]
+    if not len(kept) or (settings.validation and not len(held)):
+        raise UserError(
+            f"benchmark.validation: {settings.validation:g} of {len(chosen)} samples of "
+            f"{source.name} leaves none to train on or to be held out; choose another fraction"
+        )
+    return kept, held
+
+
+def _balanced(labels: Tensor, samples: int, seed: int) -> Tensor:
+    """`samples` places, as equally many of each class as possible, in rising order."""
+    if samples > len(labels):
+        raise UserError(
+            f"benchmark.source_samples: {samples} were asked for and there are {len(labels)}"
+        )
+    order = random.permutation(random.make_key(seed, "source samples"), len(labels))
+    rank = torch.empty_like(order)  # of a sample among those of its class
+    for label in labels.unique().tolist():
+        members = order[labels[order] == label]
+        rank[members] = torch.arange(len(members))
+    first = order[rank[order].argsort(stable=True)]
+    return first[:samples].sort().values
+
+
+def _target_pool(settings: Any, target: Domain, seed: int) -> Tensor:
+    total = len(target.train.images)
+    if settings.target_samples is None:
+        return torch.arange(total)
+    if settings.target_samples > total:
+        raise UserError(
+            f"benchmark.target_samples: {settings.target_samples} were asked for and "
+            f"{target.name} has {total}"
+        )
+    order = random.permutation(random.make_key(seed, "target samples"), total)
+    return order[: settings.target_samples].sort().values
+
+
+def _normalisation(
+    kind: str, source: Domain, target: Domain, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Factor and shift of an input, the same for both domains."""
+    one, none = torch.ones((), dtype=dtype), torch.zeros((), dtype=dtype)
+    floating = source.train.images.is_floating_point()
+    if floating or kind == "none":
+        return one, none
+    if kind == "half":
+        return one * (2 / 255), one
+    scale = one / 255
+    if kind == "unit":
+        return scale, none
+    means = [_mean(domain.train.images) for domain in (source, target)]
+    return scale, (sum(means, torch.zeros(())) / 2).to(dtype) * scale
+
+
+def _mean(images: Tensor) -> Tensor:
+    """Of each place of an input, in float64."""
+    total = sum((part.double().sum(0) for part in images.split(_CHUNK)), torch.zeros(()))
+    return total / len(images)
