@@ -18,7 +18,7 @@ class Passed(NamedTuple):
     logits: Float[Tensor, "batch classes"]
 
 
-def both(networks, batch: DomainBatch, batch_norm: BatchNorms) -> tuple[Passed, Passed]:  # noqa: ANN001
+def both(networks, batch: DomainBatch, batch_norm: BatchNorms) -> tuple[Passed, Passed]:
     """Source and target through backbone and head.
 
     Args:

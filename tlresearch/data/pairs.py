@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tlresearch.data import domain_tables
-from tlresearch.data.domains import Domain, Labelled, Opened, Pair, Sealed, Unlabelled
+from tlresearch.data.domains import Domain, Opened, Pair, Sealed, Unlabelled
 from tlresearch.errors import UserError
 from tlresearch.functional import random
 
