@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from tlresearch.adaptation.method import AdaptationMethod, DomainBatch
 from tlresearch.adaptation.networks import AdaptedClassifier, perceptron
@@ -60,7 +60,7 @@ class DANN(AdaptationMethod):
         width = networks.backbone.width
         networks.discriminator = perceptron(width, self.discriminator, 1, self.dropout)
 
-    def loss(self, networks: nn.Module, state: Tree, batch: DomainBatch) -> Loss:
+    def loss(self, networks: AdaptedClassifier, state: Tree, batch: DomainBatch) -> Loss:
         """Cross-entropy of the source + domain loss, in nats, its gradient reversed."""
         source, target = both(networks, batch, self.batch_norm)
         scale = self.strength * self.factor(batch.progress)

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from tlresearch.adaptation.networks import AdaptedClassifier
-from tlresearch.functional.losses import cross_entropy, mask_logits
-from tlresearch.training.method import Loss, Method
+from tlresearch.functional.losses import mask_logits
+from tlresearch.training.method import Method
 from tlresearch.training.settings import Count, Train
 from tlresearch.training.tree import Tree
 
@@ -18,11 +18,11 @@ from tlresearch.training.tree import Tree
 class DomainBatch(NamedTuple):
     """A batch of each domain, for one seed (in the loop: with a leading seed dimension)."""
 
-    source_x: Float[Tensor, "source *shape"] | None
-    """None in a round without source samples."""
-    source_y: Int64[Tensor, " source"] | None
-    target_x: Float[Tensor, "target *shape"] | None
-    """None in a round without target samples."""
+    source_x: Float[Tensor, "source *shape"]
+    """Not there (None) in a round without source samples; so is `source_y`."""
+    source_y: Int64[Tensor, " source"]
+    target_x: Float[Tensor, "target *shape"]
+    """Not there (None) in a round without target samples."""
     target_y: Tensor | None
     """Pseudo-labels of the target samples: (target,) classes or (target, classes) probabilities;
     None: the round has none. They never are true labels."""
@@ -108,7 +108,7 @@ class AdaptationMethod(Method):
         return (Round(train.steps),)
 
     def before_round(
-        self, networks: nn.Module, state: Tree, number: int, data: DomainData
+        self, networks: AdaptedClassifier, state: Tree, number: int, data: DomainData
     ) -> tuple[Tree, Chosen | None]:
         """State and target samples of round `number`, from 0; for one seed, in evaluation mode.
 
@@ -116,7 +116,7 @@ class AdaptationMethod(Method):
         """
         return state, None
 
-    def after_training(self, networks: nn.Module, state: Tree, data: DomainData) -> Tree:
+    def after_training(self, networks: AdaptedClassifier, state: Tree, data: DomainData) -> Tree:
         """The state that it predicts with; for one seed, in evaluation mode."""
         return state
 
@@ -131,10 +131,3 @@ class AdaptationMethod(Method):
 def over(chunks: list[Tensor], function: Callable[[Tensor], Tensor]) -> Tensor:
     """A function of inputs over all chunks, as one tensor."""
     return torch.cat([function(x) for x in chunks])
-
-
-def classification(networks: AdaptedClassifier, batch: DomainBatch) -> Loss:
-    """Mean cross-entropy of the source batch, in nats."""
-    assert batch.source_x is not None and batch.source_y is not None
-    value = cross_entropy(networks(batch.source_x), batch.source_y)
-    return Loss(value, {"cross_entropy": value})

@@ -22,6 +22,9 @@ def perceptron(
 class AdaptedClassifier(nn.Module):
     """z = backbone(x), logits = head(z); methods add further modules."""
 
+    discriminator: nn.Module
+    """Of the methods that have one: features to the logit of "this is source"."""
+
     def __init__(self, backbone: Backbone, classes: int, hidden: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.backbone = backbone

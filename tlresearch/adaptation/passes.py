@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tlresearch.adaptation.method import DomainBatch
+from tlresearch.adaptation.networks import AdaptedClassifier
 
 BatchNorms = Literal["joint", "separate"]
 
@@ -18,17 +19,18 @@ class Passed(NamedTuple):
     logits: Float[Tensor, "batch classes"]
 
 
-def both(networks, batch: DomainBatch, batch_norm: BatchNorms) -> tuple[Passed, Passed]:
+def both(
+    networks: AdaptedClassifier, batch: DomainBatch, batch_norm: BatchNorms
+) -> tuple[Passed, Passed]:
     """Source and target through backbone and head.
 
     Args:
-        networks: an `AdaptedClassifier`.
+        networks: backbone and head.
         batch: with samples of both domains.
         batch_norm: `joint`: one pass, so that all samples share the statistics of batch norm;
             `separate`: a pass each, and running statistics that follow both in turn.
     """
     xs = (batch.source_x, batch.target_x)
-    assert xs[0] is not None and xs[1] is not None
     if batch_norm == "joint":
         z = networks.features(torch.cat(xs))
         logits = networks.head(z)

@@ -17,6 +17,7 @@ from tlresearch.adaptation import METHODS
 from tlresearch.adaptation.batches import RoundBatches, SeedData
 from tlresearch.adaptation.checks import check
 from tlresearch.adaptation.method import AdaptationMethod, Chosen
+from tlresearch.adaptation.networks import AdaptedClassifier
 from tlresearch.adaptation.report import METRICS, measure
 from tlresearch.adaptation.settings import AdaptationSettings
 from tlresearch.adaptation.trying import trial
@@ -230,12 +231,11 @@ class _Journey:
         states = []
         self.chosen = [None] * len(self.run.seeds)
         for place in range(len(self.run.seeds)):
-            method, networks = self.training.one(place)
+            method, networks = self._one(place)
             state = tree.take(self.training.state, place)
             data = SeedData(self.pair, place, self.number)
             if not self.done[place]:
                 with torch.no_grad():
-                    networks.eval()
                     state, self.chosen[place] = method.before_round(
                         networks, state, self.number, data
                     )
@@ -271,14 +271,20 @@ class _Journey:
         ]
         return accuracy_per_seed(self.training, held_out)
 
+    def _one(self, place: int) -> tuple[AdaptationMethod, AdaptedClassifier]:
+        """Method and networks of one seed, in evaluation mode."""
+        method, networks = self.training.one(place)
+        assert isinstance(method, AdaptationMethod) and isinstance(networks, AdaptedClassifier)
+        return method, networks.eval()
+
     def _end(self) -> None:
         states = {}
         for place, failure in enumerate(self.training.failures):
             if failure is None:
-                method, networks = self.training.one(place)
+                method, networks = self._one(place)
                 state = tree.take(self.training.state, place)
                 data = SeedData(self.pair, place, len(self.rounds))
-                states[place] = method.after_training(networks.eval(), state, data)
+                states[place] = method.after_training(networks, state, data)
         if states:  # a failed seed is measured no more, so any state will do
             some = next(iter(states.values()))
             places = range(len(self.run.seeds))
@@ -299,7 +305,7 @@ class _Journey:
             if failure:
                 rows.append(Outcome({}, {}, "failed", failure, details))
                 continue
-            method, networks = self.training.one(place)
+            method, networks = self._one(place)
             weights = weights_of(networks)
             opened = None
             if self.run.benchmark.evaluate != "selectors":
@@ -307,7 +313,7 @@ class _Journey:
             state = tree.take(self.training.state, place)
             data = SeedData(self.pair, place, len(self.rounds))
             journal = [row[place] for row in self.journal]
-            found, arrays = measure(method, networks.eval(), state, data, journal, place, opened)
+            found, arrays = measure(method, networks, state, data, journal, place, opened)
             if self.done[place]:
                 details["warning"] = (
                     f"round {1 + _first_empty(journal)} chose no target sample, and training "

@@ -27,13 +27,9 @@ def trial(config: Any) -> Trial:
 
     def batch(seed: int) -> DomainBatch:
         y = torch.arange(_BATCH) % min(2, classes)
-        return DomainBatch(
-            noise(seed, "source") if first.source else None,
-            y if first.source else None,
-            noise(seed, "target") if first.target else None,
-            None,
-            torch.full((), 0.5, dtype=dtype),
-        )
+        source = (noise(seed, "source"), y) if first.source else (None, None)
+        fields: list[Any] = [*source, noise(seed, "target") if first.target else None, None]
+        return DomainBatch(*fields, torch.full((), 0.5, dtype=dtype))
 
     def predict(network: nn.Module, state: Tree) -> Any:
         return method.predict(network, state, noise(0, "target"), None)
