@@ -29,7 +29,8 @@ def trial(config: Any) -> Trial:
         y = torch.arange(_BATCH) % min(2, classes)
         source = (noise(seed, "source"), y) if first.source else (None, None)
         fields: list[Any] = [*source, noise(seed, "target") if first.target else None, None]
-        return DomainBatch(*fields, torch.full((), 0.5, dtype=dtype))
+        fields.append(torch.full((), 0.5, dtype=dtype))
+        return DomainBatch(*fields)
 
     def predict(network: nn.Module, state: Tree) -> Any:
         return method.predict(network, state, noise(0, "target"), None)
