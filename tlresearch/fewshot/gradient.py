@@ -142,9 +142,7 @@ class GradientMethod(FewShotMethod):
         """Mean over the episodes of the adapted networks' loss on the queries."""
         weights = self.step_weights(networks)
 
-        def of_task(
-            params: Params, support: Tensor, query: Tensor, *values: Tensor
-        ) -> Valued:
+        def of_task(params: Params, support: Tensor, query: Tensor, *values: Tensor) -> Valued:
             targets = targets_of(batch, values)
             return self.query_loss(networks, params, (support, query), targets, weights)
 
