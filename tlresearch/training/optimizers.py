@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from tlresearch.functional.schedules import annealed
 from tlresearch.training.settings import Train
 
 
@@ -29,13 +30,16 @@ def schedule_factor(train: Train, step: int) -> float:
     In the first w = round(warmup · steps) steps: (step + 1) / w (Goyal et al., arXiv:1706.02677,
     section 2.2). After them, constant: 1. cosine: ½ (1 + cos(π (step − w) / (steps − w)))
     (Loshchilov and Hutter 2017, eq. 5, one period). multistep: gamma for each milestone m with
-    step ≥ m · steps.
+    step ≥ m · steps. annealed: (1 + 10 p)^(−0.75) with p = (step − w) / (steps − w) (Ganin et al.,
+    JMLR 2016, section 5.2.2).
     """
     warm = round(train.warmup * train.steps)
     if step < warm:
         return (step + 1) / warm
+    progress = (step - warm) / (train.steps - warm)
+    if train.schedule == "annealed":
+        return annealed(progress)
     if train.schedule == "cosine":
-        progress = (step - warm) / (train.steps - warm)
         return 0.5 * (1 + math.cos(math.pi * progress))
     if train.schedule == "multistep":
         return train.gamma ** sum(step / train.steps >= m for m in train.milestones)
