@@ -40,17 +40,21 @@ class DomainNorm(nn.Module):
         return self.source(x) if self.domain == "source" else self.target(x)
 
 
-def separate_norms(module: nn.Module) -> None:
+def separate_norms(module: nn.Module, wanted: str) -> None:
     """Puts a `DomainNorm` in the place of each batch norm inside a module.
 
+    Args:
+        module: a backbone.
+        wanted: what needs them, the opening of an error.
+
     Raises:
-        UserError: there is none.
+        UserError: it has none, or one without running statistics.
     """
     norms = {name: m for name, m in module.named_modules() if isinstance(m, _BatchNorm)}
-    if not norms:
+    if not norms or any(layer.running_mean is None for layer in norms.values()):
         raise UserError(
-            "batch_norm: 'domain_specific' needs a backbone with batch norm; choose another "
-            "backbone (e.g. mlp with norm: batch) or batch_norm: separate"
+            f"{wanted} needs a backbone with batch norm that keeps running statistics, e.g. conv4, "
+            "or mlp with norm: batch; choose such a backbone or another method"
         )
     for name, layer in norms.items():
         parent, _, attribute = name.rpartition(".")
@@ -66,7 +70,7 @@ def passing(networks: nn.Module, domain: Domain) -> Iterator[None]:
     """
     norms = [m for m in networks.modules() if isinstance(m, DomainNorm)]
     dropouts = [m for m in networks.modules() if isinstance(m, Dropout)]
-    before = [layer.domain for layer in norms]
+    before: list[Domain] = [layer.domain for layer in norms]
     parts = [layer.part for layer in dropouts]
     try:
         for layer in norms:

@@ -14,13 +14,17 @@ from tlresearch.functional import random
 from tlresearch.training.averages import Average
 from tlresearch.training.device import autocast
 from tlresearch.training.method import Labelled, Loss, Method
-from tlresearch.training.optimizers import clip_per_seed, make_optimizer, schedule_factor
+from tlresearch.training.optimizers import (
+    begin_late_momenta,
+    clip_per_seed,
+    make_optimizer,
+    schedule_factor,
+)
 from tlresearch.training.phases import bind_phases, merged
 from tlresearch.training.scaler import LEAST_SCALE, Scaler
 from tlresearch.training.settings import Train
 from tlresearch.training.stack import SeedStack
 from tlresearch.training.tree import Tree
-
 
 Fields = tuple[Tensor | None, ...]
 """Of a batch, each with the seeds first."""
@@ -277,6 +281,7 @@ def _pass(
     left_out = _unscale(training, gradients, step)
     if train.clip:
         clip_per_seed(gradients, train.clip, stacked=not stack.direct)
+    begin_late_momenta(optimizer)
     optimizer.step()
     training.finish_pass(left_out)
     return loss

@@ -24,6 +24,20 @@ def make_optimizer(train: Train, leaves: Iterable[Tensor]) -> torch.optim.Optimi
     return kind(leaves, betas=train.betas, **common)
 
 
+def begin_late_momenta(optimizer: torch.optim.Optimizer) -> None:
+    """Momentum 0 for parameters that have their first gradient after others had theirs.
+
+    With it SGD's first step is what it is without; its fused form fails where some have none.
+    """
+    if not isinstance(optimizer, torch.optim.SGD) or not optimizer.state:
+        return
+    leaves = optimizer.param_groups[0]["params"]
+    if optimizer.param_groups[0]["momentum"] and len(optimizer.state) < len(leaves):
+        for leaf in leaves:
+            if leaf.grad is not None and leaf not in optimizer.state:
+                optimizer.state[leaf]["momentum_buffer"] = torch.zeros_like(leaf)
+
+
 def schedule_factor(train: Train, step: int) -> float:
     """What the learning rate is multiplied by at `step` (from 0) of `train.steps`.
 
@@ -36,10 +50,10 @@ def schedule_factor(train: Train, step: int) -> float:
     warm = round(train.warmup * train.steps)
     if step < warm:
         return (step + 1) / warm
-    progress = (step - warm) / (train.steps - warm)
     if train.schedule == "annealed":
-        return annealed(progress)
+        return annealed((step - warm) / (train.steps - warm))
     if train.schedule == "cosine":
+        progress = (step - warm) / (train.steps - warm)
         return 0.5 * (1 + math.cos(math.pi * progress))
     if train.schedule == "multistep":
         return train.gamma ** sum(step / train.steps >= m for m in train.milestones)
