@@ -75,7 +75,7 @@ def _grads(loss: Tensor, named: dict[str, Tensor]) -> list[Tensor]:
 def test_the_discriminator_learns_on_separable_domains_and_reaches_the_features():
     """With λ = 0 its accuracy goes to 1; its reversed gradient then is not 0 in any layer."""
     train = replace(TRAIN, steps=80, optimizer="adam", lr=0.01)
-    apart = partial(domain_batch, shift=2.0)
+    apart = partial(domain_batch, shift=2.0, source=20, target=20)
     training = trained(replace(SMALL, strength=0.0), PLAIN, [0], train, apart)
     networks, batch = training.stack.one(0), apart(step=99)
     loss = SMALL.loss(networks, {}, batch)
