@@ -1,6 +1,11 @@
 """Domain adaptation: from a labelled source to a target without labels."""
 
+from tlresearch.adaptation.adabn import AdaBN
+from tlresearch.adaptation.cdan import CDAN
+from tlresearch.adaptation.dan import DAN
 from tlresearch.adaptation.dann import DANN
+from tlresearch.adaptation.deep_coral import DeepCORAL
+from tlresearch.adaptation.mcd import MCD
 from tlresearch.adaptation.oracle import Oracle
 from tlresearch.adaptation.source_only import SourceOnly
 
@@ -8,5 +13,10 @@ METHODS = {
     "source_only": SourceOnly,
     "oracle": Oracle,
     "dann": DANN,
+    "cdan": CDAN,
+    "dan": DAN,
+    "deep_coral": DeepCORAL,
+    "mcd": MCD,
+    "adabn": AdaBN,
 }
 """Every method by its name in an experiment file."""

@@ -18,6 +18,7 @@ from tlresearch.adaptation.batches import RoundBatches, SeedData
 from tlresearch.adaptation.checks import check
 from tlresearch.adaptation.method import AdaptationMethod, Chosen
 from tlresearch.adaptation.networks import AdaptedClassifier
+from tlresearch.adaptation.norms import passing
 from tlresearch.adaptation.report import METRICS, measure
 from tlresearch.adaptation.settings import AdaptationSettings
 from tlresearch.adaptation.trying import trial
@@ -269,7 +270,8 @@ class _Journey:
             [(x, y, None) for x, y in SeedData(self.pair, place, 0).held_out()]
             for place in range(len(self.run.seeds))
         ]
-        return accuracy_per_seed(self.training, held_out)
+        with passing(self.training.stack.module, "source"):
+            return accuracy_per_seed(self.training, held_out)
 
     def _one(self, place: int) -> tuple[AdaptationMethod, AdaptedClassifier]:
         """Method and networks of one seed, in evaluation mode."""

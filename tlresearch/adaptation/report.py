@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from tlresearch.adaptation.batches import CHUNK, SeedData
 from tlresearch.adaptation.method import AdaptationMethod, Chosen
+from tlresearch.adaptation.norms import passing
 from tlresearch.data.domains import Opened
 from tlresearch.training.tree import Tree
 
@@ -37,7 +38,8 @@ def measure(
     found: dict[str, float] = {}
     held_out = data.held_out()
     if held_out:
-        right = [method.predict(networks, state, x, None).argmax(-1) == y for x, y in held_out]
+        with passing(networks, "source"):
+            right = [method.predict(networks, state, x, None).argmax(-1) == y for x, y in held_out]
         found["source_acc"] = torch.cat(right).double().mean().item()
     if opened is None:
         return found, {}
