@@ -170,6 +170,11 @@ def listing(root: Path | None = None) -> list[dict[str, Any]]:
     ]
 
 
+def locate(name: str, root: Path | None = None) -> str | None:
+    """Where what a domain is made of lies, without a download; None where some of it is missing."""
+    return _found(DOMAINS[name], root) if name in DOMAINS else catalogue.locate(name, root)
+
+
 def _found(entry: Entry, root: Path | None) -> str | None:
     """Where what it is made of lies; None where some of it is missing."""
     places = [catalogue.locate(name, root) for name in entry.made_of]

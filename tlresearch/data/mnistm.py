@@ -34,7 +34,7 @@ from tlresearch.data.sources import data_root
 from tlresearch.errors import UserError
 from tlresearch.functional import random
 
-SIDE, _CHUNK = 28, 4096
+SIDE, _CHUNK = 28, 256
 _BSDS = File(
     "BSDS500/train.zip", "2f1d5843f1b46f2fc8390f738c3931c7c509e984f43f91bc4abe0d3878446efa"
 )
@@ -94,10 +94,10 @@ def blend(
     steps = torch.arange(side)
     for part in torch.arange(n).split(_CHUNK):
         lines = corner[part, None] + steps * columns[part, None]
-        patches = runs[lines].view(-1, side, side, 3).permute(0, 3, 1, 2)
-        # Both differences in uint8: the one that does not wrap around is the distance.
+        patches = runs[lines].view(-1, side, side, 3).permute(0, 3, 1, 2).contiguous()
         digit = digits[part]
-        blended[part] = torch.where(digit > patches, digit - patches, patches - digit)
+        # Greater less smaller: a difference of uint8 that is below 0 would wrap around.
+        blended[part] = torch.maximum(digit, patches) - torch.minimum(digit, patches)
     return blended
 
 

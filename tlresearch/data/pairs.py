@@ -56,8 +56,8 @@ def domains(settings: Any, root: Path | None = None) -> tuple[Domain, Domain]:
     )
     if settings.source == settings.target:
         source, target = shifts.halves(source)
-    target = shifts.rotated(target, settings.rotation)
-    return source, shifts.label_shifted(target, settings.label_shift)
+    target = shifts.rotated(target, float(settings.rotation))
+    return source, shifts.label_shifted(target, float(settings.label_shift))
 
 
 def make_pair(

@@ -135,15 +135,17 @@ def label_shifted(domain: Domain, ratio: float) -> Domain:
         if not bool((keep > 0).all()):
             name = domain.class_names[int((keep == 0).nonzero()[0])]
             raise UserError(
-                f"benchmark.label_shift: {ratio:g} leaves no sample of class {name} in "
+                f"benchmark.label_shift: {ratio:g} leaves no sample of class {name} in the "
+                f"{('training', 'test')[number]} part of "
                 f"{domain.name}; choose a ratio nearer to 1"
             )
         order = random.permutation(random.make_key(0, "label shift", number), len(part.labels))
         kept = rank_in_class(part.labels, order) < keep[part.labels]
         return _chosen(part, kept.nonzero().squeeze(1))
 
+    train = shifted(domain.train, 0)
     test = None if domain.test is None else shifted(domain.test, 1)
-    return dataclasses.replace(domain, train=shifted(domain.train, 0), test=test)
+    return dataclasses.replace(domain, train=train, test=test)
 
 
 def _chosen(part: Labelled, places: Tensor) -> Labelled:
