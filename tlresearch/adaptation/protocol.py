@@ -117,7 +117,7 @@ def run_stack(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     dtype = dtype_of(run.train.precision)
-    pair, sealed = load_pair(_benchmark(run), run.seeds, device, dtype, root)
+    pair, sealed = load_pair(run.benchmark, run.seeds, device, dtype, root, run.method.oracle)
     journey = _Journey(run, pair, begin(run, pair, device), files)
     journey.observer = RunObserver(
         journey.training, files, journey.place, progress, checkpoint_seconds, track=track
@@ -125,16 +125,6 @@ def run_stack(
     with tf32(run.train.tf32):
         journey.travel()
         return journey.outcomes(sealed)
-
-
-def _benchmark(run: StackRun) -> AdaptationSettings:
-    """What the method is trained on: for the oracle, the target takes the source's place."""
-    benchmark = run.benchmark
-    if not run.method.oracle:
-        return benchmark
-    return dataclasses.replace(
-        benchmark, source=benchmark.target, source_samples=benchmark.target_samples
-    )
 
 
 def begin(run: StackRun, pair: Pair, device: torch.device) -> Training:
