@@ -56,6 +56,8 @@ class Cell:
     """Seeds without a record; empty where the seeds to expect are not known."""
     stale: bool
     """Whether some result was made by other source files than the current ones."""
+    warned: tuple[tuple[int, str], ...] = ()
+    """Seeds whose result needs a word, and that word."""
 
     @property
     def seeds_expected(self) -> int:
@@ -263,6 +265,11 @@ def _cell(
         ),
         missing=tuple(seed for seed in seeds or () if seed not in cell),
         stale=current is not None and any(r["source"] != current for r in finished.values()),
+        warned=tuple(
+            (seed, r["details"]["warning"])
+            for seed, r in finished.items()
+            if "warning" in r.get("details", {})
+        ),
     )
 
 
