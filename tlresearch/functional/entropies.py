@@ -1,5 +1,7 @@
 """Entropies of predicted distributions, of logits and safe where a probability is 0."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,7 +18,7 @@ def diversity(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
 
     −L_div of Liang et al., arXiv:2002.08546, eq. (3).
     """
-    log_mean = torch.logsumexp(logits.log_softmax(-1), 0) - torch.tensor(float(len(logits))).log()
+    log_mean = torch.logsumexp(logits.log_softmax(-1), 0) - math.log(len(logits))
     return -(log_mean.exp() * log_mean).sum()
 
 
