@@ -33,6 +33,12 @@ def check(
             "train.checkpoint: 'selected' needs a held-out part of the source; set "
             "benchmark.validation to a fraction above 0, e.g. 0.1"
         )
+    wanted = method.held_out_for()
+    if wanted and benchmark.validation == 0:
+        raise UserError(
+            f"methods.{label}.{wanted}: it needs a held-out part of the source; set "
+            "benchmark.validation to a fraction above 0, e.g. 0.1"
+        )
     if benchmark.evaluate == "selectors" and benchmark.validation == 0:
         raise UserError(
             "benchmark.evaluate: 'selectors' needs a held-out part of the source; set "

@@ -15,6 +15,9 @@ from tlresearch.training.method import Method
 from tlresearch.training.settings import Count, Train
 from tlresearch.training.tree import Tree
 
+CHUNK = 1000
+"""Samples per chunk where a whole pool is read; a matter of memory, not of results."""
+
 
 class DomainBatch(NamedTuple):
     """A batch of each domain, for one seed (in the loop: with a leading seed dimension)."""
@@ -40,16 +43,24 @@ class Round(NamedTuple):
     target: bool = True
     """Whether batches have samples of the target."""
     fresh: bool = False
-    """Whether weights, running statistics and optimiser begin anew."""
+    """Whether weights, running statistics and optimiser begin anew, from the same initialisation
+    as the first round."""
 
 
 class Chosen(NamedTuple):
     """What a round trains on of one seed's target pool."""
 
     places: Int64[Tensor, " k"]
-    """In the pool; none of them ends the seed's training with the weights that it has."""
+    """In the pool; none of them ends the seed's training with the weights that it has, and its
+    record says so in a warning."""
     labels: Tensor | None = None
     """Pseudo-labels: (k,) classes or (k, classes) probabilities; None: no labels."""
+    predicted: Tensor | None = None
+    """(n,) the class that the whole pool is predicted as, kept or not: for the log, and for
+    `DomainData.previous` in the next round."""
+    settled: bool = False
+    """True with no places: training is over because there is nothing more to learn, which is no
+    reason to warn."""
 
 
 class DomainData(Protocol):
@@ -65,6 +76,10 @@ class DomainData(Protocol):
 
     def held_out(self) -> list[tuple[Tensor, Tensor]]:
         """Inputs and labels of the held-out source samples in chunks, in order."""
+        ...
+
+    def previous(self) -> Chosen | None:
+        """What the round before this one chose; None in the first round, and where it chose all."""
         ...
 
     def key(self, purpose: str) -> Tensor:
@@ -100,6 +115,10 @@ class AdaptationMethod(Method):
     def extend(self, networks: AdaptedClassifier, classes: int) -> None:
         """Adds what else is trained, such as a discriminator, as submodules."""
 
+    def held_out_for(self) -> str | None:
+        """The setting that needs held-out source samples before the end of training, or None."""
+        return None
+
     def problem(self) -> str | None:
         """What contradicts itself in the settings: one sentence that begins with a key, or None."""
         return None
@@ -108,7 +127,7 @@ class AdaptationMethod(Method):
         """Columns of text that its rows have in a table."""
         return {}
 
-    def rounds(self, train: Train) -> tuple[Round, ...]:
+    def parts(self, train: Train) -> tuple[Round, ...]:
         """The parts of its training, in order; at least one."""
         return (Round(train.steps),)
 
@@ -117,7 +136,8 @@ class AdaptationMethod(Method):
     ) -> tuple[Tree, Chosen | None]:
         """State and target samples of round `number`, from 0; for one seed, in evaluation mode.
 
-        None: all target samples, without labels.
+        None: all target samples, without labels. In a stack all seeds choose with labels of one
+        kind, or all without; and once a round has chosen, the state keeps its structure.
         """
         return state, None
 
@@ -130,6 +150,24 @@ class AdaptationMethod(Method):
     ) -> Float[Tensor, "batch classes"]:
         """Logits of target samples; within `norms.passing(networks, "source")`, of the source's."""
         return mask_logits(networks(x), context)
+
+    def predict_all(
+        self, networks: nn.Module, state: Tree, count: int, inputs: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "count classes"]:
+        """Logits of a whole set of target samples, by default of each by itself with `predict`.
+
+        For one seed, in evaluation mode and without gradients. A method that adapts at test time
+        replaces it: each call begins with `networks` as they were trained and leaves them so.
+
+        Args:
+            networks: trained.
+            state: what it predicts with.
+            count: samples in the set.
+            inputs: of the samples at some places of the set, (k, …) for places (k,). There are no
+                labels to ask for.
+        """
+        parts = torch.arange(count).split(CHUNK)
+        return torch.cat([self.predict(networks, state, inputs(part), None) for part in parts])
 
 
 @torch.no_grad()

@@ -33,6 +33,7 @@ from tlresearch.training.evaluation import accuracy_per_seed
 from tlresearch.training.loop import Training, start
 from tlresearch.training.observer import CHECKPOINT_SECONDS, RunFiles, RunObserver
 from tlresearch.training.runs import Outcome, StackRun
+from tlresearch.training.settings import Train
 from tlresearch.training.stack import stack_networks
 from tlresearch.training.stage import Stage
 from tlresearch.training.weights import weights_of
@@ -72,7 +73,7 @@ def sizes(benchmark: AdaptationSettings) -> tuple[tuple[int, int, int], int]:
 
 def total_steps(config: Any) -> int:
     """Optimiser steps of a run."""
-    return sum(part.steps for part in config.method.rounds(config.train))
+    return sum(part.steps for part in config.method.parts(config.train))
 
 
 def held_out(benchmark: AdaptationSettings, fraction: float) -> AdaptationSettings:
@@ -151,7 +152,7 @@ class _Journey:
 
     def __init__(self, run: StackRun, pair: Pair, training: Training, files: RunFiles) -> None:
         self.run, self.pair, self.training, self.files = run, pair, training, files
-        self.rounds = run.method.rounds(run.train)
+        self.rounds = run.method.parts(run.train)
         self.number, self.learning = 0, Stage(training)
         self.chosen: list[Chosen | None] = [None] * len(run.seeds)
         self.journal: list[list[Chosen | None]] = []
@@ -201,8 +202,12 @@ class _Journey:
 
     def _with_steps(self, number: int) -> Stage:
         """The stage, its training as long as a round."""
-        steps = self.rounds[min(number, len(self.rounds) - 1)].steps
-        self.training.train = dataclasses.replace(self.run.train, steps=steps)
+        part = self.rounds[min(number, len(self.rounds) - 1)]
+        train = dataclasses.replace(self.run.train, steps=part.steps)
+        if not part.source:  # nothing of the source may be looked at, so nothing is selected
+            still = {"checkpoint": "last", "evaluate_every": Train().evaluate_every, "patience": 0}
+            train = dataclasses.replace(train, **still)
+        self.training.train = train
         return self.learning
 
     def _learn(self, before: int) -> None:
@@ -210,48 +215,51 @@ class _Journey:
         part, learning = self.rounds[self.number], self._with_steps(self.number)
         self.observer.stage = self.number
         if learning.step == 0:
-            learning.begin(self.number, before)
             self._choose()
             if part.fresh and self.number:
                 self._renew()
+            learning.begin(self.number, before)  # an average begins with the renewed weights
+            self._stop_done()
         batches = RoundBatches(self.pair, self.number, part, self.chosen, self.training.train)
         learning.learn(batches.batch, self.observer, self._scores, f"round {self.number + 1}")
 
     def _choose(self) -> None:
         """States and target samples of the round; a seed with nothing to learn from is done."""
-        states = []
-        self.chosen = [None] * len(self.run.seeds)
-        for place in range(len(self.run.seeds)):
+        places = range(len(self.run.seeds))
+        states = [tree.take(self.training.state, place) for place in places]
+        self.chosen = [None for _ in places]
+        for place in self._learners():
             method, networks = self._one(place)
-            state = tree.take(self.training.state, place)
-            data = SeedData(self.pair, place, self.number)
-            if not self.done[place]:
-                with torch.no_grad():
-                    state, self.chosen[place] = method.before_round(
-                        networks, state, self.number, data
-                    )
-            states.append(state)
-            chosen = self.chosen[place]
-            self.done[place] |= chosen is not None and not len(chosen.places)
-        self.training.state = tree.stack(states)
+            before = self.journal[-1][place] if self.journal else None
+            data = SeedData(self.pair, place, self.number, before)
+            with torch.no_grad():
+                states[place], chosen = method.before_round(
+                    networks, states[place], self.number, data
+                )
+            self.chosen[place] = chosen
+            self.done[place] = chosen is not None and not len(chosen.places)
+        self.training.state = tree.stack(_alike(states, [*self._learners(), *places][0]))
         self.journal.append(self.chosen)
+
+    def _learners(self) -> list[int]:
+        """Places of the seeds that neither failed nor are done."""
+        ends = zip(self.training.failures, self.done, strict=True)
+        return [i for i, (failure, done) in enumerate(ends) if failure is None and not done]
+
+    def _stop_done(self) -> None:
+        """Seeds that are done keep their weights for the rest of the way."""
         for place, over in enumerate(self.done):
             if over and self.training.active[place]:
                 self.training.stop(place, None)
 
     def _renew(self) -> None:
-        """Weights and statistics as at initialisation, for the seeds that still learn."""
-        device = next(iter(self.training.stack.params.values())).device
-        fresh = begin(self.run, self.pair, device)
-        for place, active in enumerate(self.training.active):
-            if active:
-                one = fresh.stack
-                for mine, other in (
-                    (self.training.stack.params, one.params),
-                    (self.training.stack.buffers, one.buffers),
-                ):
-                    for name, tensor in mine.items():
-                        tensor[place] = other[name][place].detach()
+        """Weights, statistics and optimiser as in the beginning, of the seeds that still learn."""
+        mine, device = self.training.stack, next(iter(self.training.stack.params.values())).device
+        other = begin(self.run, self.pair, device).stack
+        for ours, fresh in ((mine.params, other.params), (mine.buffers, other.buffers)):
+            for name, tensor in ours.items():
+                for place in self._learners():
+                    tensor[place] = fresh[name][place].detach()
         self.training.reset_optimizer()
 
     def _scores(self) -> Tensor:
@@ -306,15 +314,26 @@ class _Journey:
             data = SeedData(self.pair, place, len(self.rounds))
             journal = [row[place] for row in self.journal]
             found, arrays = measure(method, networks, state, data, journal, place, opened)
-            if self.done[place]:
-                details["warning"] = (
-                    f"round {1 + _first_empty(journal)} chose no target sample, and training "
-                    "ended with the weights of the round before"
-                )
+            details |= _ending(journal)
             rows.append(Outcome(found, arrays, "finished", None, details, weights))
         return rows
 
 
-def _first_empty(journal: list[Chosen | None]) -> int:
-    empty = (one is not None and not len(one.places) for one in journal)
-    return list(empty).index(True)
+def _alike(states: list[tree.Tree], like: int) -> list[tree.Tree]:
+    """The states, that of a seed which failed before it had such a one replaced by another's."""
+    shapes = [[leaf.shape for leaf in tree.tensors(state)] for state in states]
+    pairs = zip(states, shapes, strict=True)
+    return [state if own == shapes[like] else states[like] for state, own in pairs]
+
+
+def _ending(journal: list[Chosen | None]) -> dict[str, str]:
+    """What a record says of a training that ended before its last round."""
+    for number, one in enumerate(journal):
+        if one is not None and not len(one.places):
+            if one.settled:
+                return {"ended": f"settled before round {number + 1} of {len(journal)}"}
+            return {
+                "warning": f"round {number + 1} of {len(journal)} chose no target sample, so the "
+                "weights of the round before are the last ones"
+            }
+    return {}

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tlresearch.adaptation.batches import CHUNK, SeedData
+from tlresearch.adaptation.batches import SeedData
 from tlresearch.adaptation.method import AdaptationMethod, Chosen
 from tlresearch.adaptation.norms import passing
+from tlresearch.adaptation.round_log import round_log
 from tlresearch.data.domains import Opened
 from tlresearch.training.tree import Tree
 
@@ -41,16 +42,19 @@ def measure(
         with passing(networks, "source"):
             right = [method.predict(networks, state, x, None).argmax(-1) == y for x, y in held_out]
         found["source_acc"] = torch.cat(right).double().mean().item()
+    truth = opened and opened.training_labels[place]
+    arrays = round_log(journal, len(data.pair.target_pools[place]), data.pair.classes, truth)
     if opened is None:
-        return found, {}
+        return found, arrays
     predicted = _scores(method, networks, state, data, opened.test.images).argmax(-1)
     found["acc"] = (predicted == opened.test.labels).double().mean().item()
-    return found, {}
+    return found, arrays
 
 
 def _scores(
     method: AdaptationMethod, networks: nn.Module, state: Tree, data: SeedData, images: Tensor
 ) -> Tensor:
     """Logits of all images."""
-    parts = (data.pair.inputs(part) for part in images.split(CHUNK))
-    return torch.cat([method.predict(networks, state, x, None) for x in parts])
+    return method.predict_all(
+        networks, state, len(images), lambda places: data.pair.inputs(images[places])
+    )

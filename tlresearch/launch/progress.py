@@ -156,6 +156,8 @@ def reporter(waiting: list[Stack], bars: bool = True) -> Iterator[Reporter]:
             for seed, outcome in zip((c.seed for c in stack.cells), outcomes, strict=True):
                 if outcome.status == "failed":
                     console.print(f"{stack.label}, seed {seed} was stopped: {outcome.reason}")
+                if "warning" in outcome.details:
+                    console.print(f"{stack.label}, seed {seed}: {outcome.details['warning']}")
 
         def wait(stack: Stack, holder: str) -> None:
             console.print(

@@ -59,6 +59,8 @@ class Cell:
     """Whether some result was made by other code than the current one, and is not confirmed."""
     confirmed: Confirmed | None = None
     """What was made again of a row by older code that is not stale; None of any other."""
+    warned: tuple[tuple[int, str], ...] = ()
+    """Seeds whose result needs a word, and that word."""
 
     @property
     def seeds_expected(self) -> int:
@@ -277,6 +279,11 @@ def _cell(
         missing=tuple(seed for seed in seeds or () if seed not in cell),
         stale=current is not None and not sources <= accepted(confirmations, current),
         confirmed=None if current is None else confirmed(confirmations, current, finished),
+        warned=tuple(
+            (seed, r["details"]["warning"])
+            for seed, r in finished.items()
+            if "warning" in r.get("details", {})
+        ),
     )
 
 

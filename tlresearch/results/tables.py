@@ -383,8 +383,9 @@ def _unmatched_note(block: Published, row: PublishedRow) -> str:
 
 
 def _cell_notes(name: str, cell: Cell) -> list[str]:
-    """The failed and missing seeds of a cell."""
+    """The failed and missing seeds of a cell, and the warnings of the others."""
     lines = [f"Failed: {name}, seed {seed}: {reason}" for seed, reason in cell.failed]
+    lines += [f"Warning: {name}, seed {seed}: {text}." for seed, text in cell.warned]
     if cell.missing:
         word = "seed" if len(cell.missing) == 1 else "seeds"
         lines.append(f"Missing: {name}, {word} {', '.join(map(str, cell.missing))}.")
