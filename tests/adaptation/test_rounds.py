@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_pairs import BACKBONE, CLASSES, TRAIN, Bench, same_bits
+from small_rounds import BACKBONE, CLASSES, TRAIN, Bench, same_bits
 from small_runs import lines_of
 
 from tlresearch.adaptation.batches import RoundBatches

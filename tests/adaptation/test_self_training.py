@@ -13,7 +13,7 @@ from small_domains import (
     assert_stack_equals_runs,
     domain_batch,
 )
-from small_pairs import BACKBONE, Bench, same_bits
+from small_rounds import BACKBONE, Bench, same_bits
 from torch import Tensor
 
 from tlresearch.adaptation.checks import check

@@ -19,7 +19,7 @@ from small_domains import (
     stacked,
     weights,
 )
-from small_pairs import BACKBONE, Bench, same_bits
+from small_rounds import BACKBONE, Bench, same_bits
 from torch import Tensor
 
 from tlresearch.adaptation.batches import SeedData

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_pairs import Bench, relabelled, same_bits
+from small_rounds import Bench, relabelled, same_bits
 from torch import Tensor
 
 from tlresearch.adaptation import METHODS

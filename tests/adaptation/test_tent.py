@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from small_domains import CLASSES, F64, NOISY, PLAIN, SHAPE
-from small_pairs import Bench, same_bits
+from small_rounds import Bench, same_bits
 from torch import Tensor, nn
 
 from tlresearch.adaptation import tent

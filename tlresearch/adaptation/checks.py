@@ -23,6 +23,11 @@ def check(
     problem = method.problem()
     if problem:
         raise UserError(f"methods.{label}.{problem}")
+    if train.batch_size < method.least_batch:
+        raise UserError(
+            f"train.batch_size: {label} compares the samples of a batch with each other and needs "
+            f"at least {method.least_batch} of each domain, not {train.batch_size}"
+        )
     if train.checkpoint == "selected" and benchmark.validation == 0:
         raise UserError(
             "train.checkpoint: 'selected' needs a held-out part of the source; set "

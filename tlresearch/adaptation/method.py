@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from tlresearch.adaptation.networks import AdaptedClassifier
+from tlresearch.adaptation.norms import separate_norms
 from tlresearch.functional.losses import mask_logits
 from tlresearch.training.method import Method
 from tlresearch.training.settings import Count, Train
@@ -93,6 +94,8 @@ class AdaptationMethod(Method):
     Batch: ClassVar[type] = DomainBatch
     oracle: ClassVar[bool] = False
     """Whether it is given the target's labels as a source: the upper reference, under that name."""
+    least_batch: ClassVar[int] = 1
+    """Fewest samples of a domain that a batch must have."""
 
     head: tuple[Count, ...] = ()
     """Units of hidden layers between features and logits."""
@@ -105,6 +108,8 @@ class AdaptationMethod(Method):
             torch.manual_seed(seed)
             networks = AdaptedClassifier(backbone.build(shape), classes, self.head)
             self.extend(networks, classes)
+        if getattr(self, "batch_norm", None) == "domain_specific":
+            separate_norms(networks.backbone, "batch_norm: domain_specific")
         return networks
 
     def extend(self, networks: AdaptedClassifier, classes: int) -> None:
@@ -143,7 +148,7 @@ class AdaptationMethod(Method):
     def predict(
         self, networks: nn.Module, state: Tree, x: Tensor, context: Tensor | None
     ) -> Float[Tensor, "batch classes"]:
-        """Logits of target samples."""
+        """Logits of target samples; within `norms.passing(networks, "source")`, of the source's."""
         return mask_logits(networks(x), context)
 
     def predict_all(

@@ -24,6 +24,10 @@ class AdaptedClassifier(nn.Module):
 
     discriminator: nn.Module
     """Of the methods that have one: features to the logit of "this is source"."""
+    maps: nn.Module
+    """Of CDAN, where its discriminator sees random products."""
+    second: nn.Module
+    """Of MCD: the second head."""
 
     def __init__(self, backbone: Backbone, classes: int, hidden: tuple[int, ...] = ()) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ from tlresearch.adaptation.batches import RoundBatches, SeedData
 from tlresearch.adaptation.checks import check
 from tlresearch.adaptation.method import AdaptationMethod, Chosen
 from tlresearch.adaptation.networks import AdaptedClassifier
+from tlresearch.adaptation.norms import passing
 from tlresearch.adaptation.report import METRICS, measure
 from tlresearch.adaptation.settings import AdaptationSettings
 from tlresearch.adaptation.trying import trial
@@ -117,7 +118,7 @@ def run_stack(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     dtype = dtype_of(run.train.precision)
-    pair, sealed = load_pair(_benchmark(run), run.seeds, device, dtype, root)
+    pair, sealed = load_pair(run.benchmark, run.seeds, device, dtype, root, run.method.oracle)
     journey = _Journey(run, pair, begin(run, pair, device), files)
     journey.observer = RunObserver(
         journey.training, files, journey.place, progress, checkpoint_seconds, track=track
@@ -125,16 +126,6 @@ def run_stack(
     with tf32(run.train.tf32):
         journey.travel()
         return journey.outcomes(sealed)
-
-
-def _benchmark(run: StackRun) -> AdaptationSettings:
-    """What the method is trained on: for the oracle, the target takes the source's place."""
-    benchmark = run.benchmark
-    if not run.method.oracle:
-        return benchmark
-    return dataclasses.replace(
-        benchmark, source=benchmark.target, source_samples=benchmark.target_samples
-    )
 
 
 def begin(run: StackRun, pair: Pair, device: torch.device) -> Training:
@@ -277,7 +268,8 @@ class _Journey:
             [(x, y, None) for x, y in SeedData(self.pair, place, 0).held_out()]
             for place in range(len(self.run.seeds))
         ]
-        return accuracy_per_seed(self.training, held_out)
+        with passing(self.training.stack.module, "source"):
+            return accuracy_per_seed(self.training, held_out)
 
     def _one(self, place: int) -> tuple[AdaptationMethod, AdaptedClassifier]:
         """Method and networks of one seed, in evaluation mode."""

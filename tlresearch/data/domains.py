@@ -77,6 +77,13 @@ class Pair:
     shift: Tensor
     """What is then subtracted; of the shape of an input, or ()."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.target, Unlabelled):
+            raise UserError(
+                "a pair's target is Unlabelled, its inputs alone, but was handed over as "
+                f"{type(self.target).__name__}; pass Unlabelled(images)"
+            )
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(channels, rows, columns) of an input."""
