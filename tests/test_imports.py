@@ -23,7 +23,7 @@ ROOMS = [
     {"functional", "results", "selection"},
     {"backbones", "data"},
     {"training"},
-    {"continual", "fewshot"},
+    {"continual", "fewshot", "adaptation"},
     {"checks"},
     {"experiment"},
     {"launch", "inspection", "exporting"},
