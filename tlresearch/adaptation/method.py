@@ -126,6 +126,14 @@ class AdaptationMethod(Method):
         """Logits of target samples."""
         return mask_logits(networks(x), context)
 
+    def predict_source(self, networks: nn.Module, state: Tree, x: Tensor) -> Tensor:
+        """Logits of source samples that were not trained on."""
+        return self.predict(networks, state, x, None)
+
+    def source_features(self, networks: nn.Module, x: Tensor) -> Float[Tensor, "batch width"]:
+        """z of source samples, as it is compared with that of target samples."""
+        return networks.features(x)  # type: ignore[operator]
+
 
 @torch.no_grad()
 def over(chunks: list[Tensor], function: Callable[[Tensor], Tensor]) -> Tensor:

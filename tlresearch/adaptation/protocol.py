@@ -16,6 +16,8 @@ from torch import Tensor
 from tlresearch.adaptation import METHODS
 from tlresearch.adaptation.batches import RoundBatches, SeedData
 from tlresearch.adaptation.checks import check
+from tlresearch.adaptation.estimation import run_estimators
+from tlresearch.adaptation.estimator import Estimator
 from tlresearch.adaptation.method import AdaptationMethod, Chosen
 from tlresearch.adaptation.networks import AdaptedClassifier
 from tlresearch.adaptation.report import METRICS, measure
@@ -70,7 +72,7 @@ def sizes(benchmark: AdaptationSettings) -> tuple[tuple[int, int, int], int]:
 
 
 def total_steps(config: Any) -> int:
-    """Optimiser steps of a run."""
+    """Optimiser steps of a run; of an estimator 0."""
     return sum(part.steps for part in config.method.rounds(config.train))
 
 
@@ -115,6 +117,10 @@ def run_stack(
         raise UserError("domain adaptation runs in one process; start it without torchrun")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    if isinstance(run.method, Estimator):
+        cpu = torch.device("cpu")
+        pair, sealed = load_pair(_benchmark(run), run.seeds, cpu, torch.float64, root)
+        return run_estimators(run, pair, sealed, progress)
     dtype = dtype_of(run.train.precision)
     pair, sealed = load_pair(_benchmark(run), run.seeds, device, dtype, root)
     journey = _Journey(run, pair, begin(run, pair, device), files)

@@ -37,7 +37,7 @@ def measure(
     found: dict[str, float] = {}
     held_out = data.held_out()
     if held_out:
-        right = [method.predict(networks, state, x, None).argmax(-1) == y for x, y in held_out]
+        right = [method.predict_source(networks, state, x).argmax(-1) == y for x, y in held_out]
         found["source_acc"] = torch.cat(right).double().mean().item()
     if opened is None:
         return found, {}
