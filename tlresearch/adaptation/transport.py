@@ -1,8 +1,8 @@
 """Plans of optimal transport between two sets of samples, with entropy and a group lasso by class.
 
 Cuturi, "Sinkhorn distances", NIPS 2013, arXiv:1306.0895, in the log domain; the group lasso of
-Courty et al., arXiv:1507.00504; generalised conditional gradient: Rakotomamonjy, Flamary and Courty,
-arXiv:1510.06567.
+Courty et al., arXiv:1507.00504; its solution by generalised conditional gradient: Rakotomamonjy,
+Flamary and Courty, arXiv:1510.06567.
 
 POT 0.9.7 has the same problem as `ot.da.sinkhorn_l1l2_gl`, and stops before its minimum: it counts
 the entropy in the linear part of the inner problem as well, where the paper leaves it out.
@@ -31,7 +31,7 @@ class Transport(NamedTuple):
 def sinkhorn(
     cost: Plan,
     entropy: float,
-    g: Float[np.ndarray, " k"] | None = None,
+    start: Float[np.ndarray, " k"] | None = None,
     tolerance: float = 1e-9,
     blocks: int = 500,
 ) -> Transport:
@@ -40,12 +40,12 @@ def sinkhorn(
     Args:
         cost: finite.
         entropy: ε > 0, in the unit of `cost`.
-        g: potential to begin with; None: 0.
+        start: potential g to begin with; None: 0.
         tolerance: on the sum of what rows miss of 1/n.
         blocks: most blocks of `BLOCK` scalings; then the plan is what there is.
     """
     n, k = cost.shape
-    g = np.zeros(k) if g is None else g
+    g: np.ndarray = np.zeros(k) if start is None else start
     # One sweep of logarithms: from here on no row or column of the kernel vanishes.
     f = -entropy * (np.log(n) + logsumexp((g - cost) / entropy, axis=1))
     g = -entropy * (np.log(k) + logsumexp((f[:, None] - cost) / entropy, axis=0))
