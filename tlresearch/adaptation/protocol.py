@@ -117,12 +117,12 @@ def run_stack(
         raise UserError("domain adaptation runs in one process; start it without torchrun")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    if isinstance(run.method, Estimator):
-        cpu = torch.device("cpu")
-        pair, sealed = load_pair(_benchmark(run), run.seeds, cpu, torch.float64, root)
-        return run_estimators(run, pair, sealed, progress)
-    dtype = dtype_of(run.train.precision)
+    shallow, dtype = isinstance(run.method, Estimator), dtype_of(run.train.precision)
+    if shallow:
+        device, dtype = torch.device("cpu"), torch.float64
     pair, sealed = load_pair(_benchmark(run), run.seeds, device, dtype, root)
+    if shallow:
+        return run_estimators(run, pair, sealed, progress)
     journey = _Journey(run, pair, begin(run, pair, device), files)
     journey.observer = RunObserver(
         journey.training, files, journey.place, progress, checkpoint_seconds, track=track
