@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float
 
 from tlresearch.adaptation.estimator import Alignment, Estimator, Labels, Map, Matrix, check_dim
@@ -46,6 +45,8 @@ def components(
     Returns:
         For rows: x → x (Xᵀ W), the embedding of new samples too.
     """
+    import scipy.linalg
+
     x = np.concatenate([source, target])
     _, singular, axes = np.linalg.svd(x, full_matrices=False)
     basis = axes.T * singular

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.special import logsumexp, xlogy
 
 Plan = Float[np.ndarray, "n k"]
 BLOCK = 20
@@ -44,6 +43,8 @@ def sinkhorn(
         tolerance: on the sum of what rows miss of 1/n.
         blocks: most blocks of `BLOCK` scalings; then the plan is what there is.
     """
+    from scipy.special import logsumexp
+
     n, k = cost.shape
     g: np.ndarray = np.zeros(k) if start is None else start
     # One sweep of logarithms: from here on no row or column of the kernel vanishes.
@@ -87,6 +88,8 @@ def class_transport(
         tolerance: on the gap, in the unit of `cost`.
         rounds: most directions; then the plan is what there is.
     """
+    from scipy.special import xlogy
+
     at = sinkhorn(cost, entropy)
     plan, g = at.plan, at.g
     if strength == 0:
