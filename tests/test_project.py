@@ -24,7 +24,7 @@ SETUP_FILES = ("pyproject.toml", "constraints.txt", "requirements-learn2learn.tx
 HEAVY = {
     *("torchvision", "scipy", "sklearn", "mlxtend", "pandas", "matplotlib", "PIL", "statsmodels"),
     *("wandb", "tensorboard", "timm", "lightning_fabric", "lightning", "submitit", "ray"),
-    *("higher", "learn2learn", "backpack", "safetensors", "rich"),
+    *("higher", "learn2learn", "backpack", "ot", "skada", "safetensors", "rich"),
     *("pytest", "hypothesis", "beartype"),
 }
 

@@ -21,10 +21,14 @@ def bench(monkeypatch, tmp_path):
     return Bench(monkeypatch, tmp_path)
 
 
+FEWER = {"tca": {"dim": 3}, "subspace_alignment": {"dim": 3}}
+"""Settings where the usual ones do not fit inputs of 16 numbers."""
+
+
 @pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if not kind.oracle])
 def test_target_labels_reach_no_weight(bench, name):
     """All labels of the target replaced by others: the same weights to the byte."""
-    method = METHODS[name]()
+    method = METHODS[name](**FEWER.get(name, {}))
     more: dict[str, Any] = {"seeds": [0, 1], "steps": 8}
     true = bench.run(method, **more)
     sound = bench.domains["right"]

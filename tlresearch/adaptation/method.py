@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from tlresearch.adaptation.networks import AdaptedClassifier
-from tlresearch.adaptation.norms import separate_norms
+from tlresearch.adaptation.norms import passing, separate_norms
 from tlresearch.functional.losses import mask_logits
 from tlresearch.training.method import Method
 from tlresearch.training.settings import Count, Train
@@ -168,6 +168,16 @@ class AdaptationMethod(Method):
         """
         parts = torch.arange(count).split(CHUNK)
         return torch.cat([self.predict(networks, state, inputs(part), None) for part in parts])
+
+    def predict_source(self, networks: nn.Module, state: Tree, x: Tensor) -> Tensor:
+        """Logits of source samples that were not trained on."""
+        with passing(networks, "source"):
+            return self.predict(networks, state, x, None)
+
+    def source_features(self, networks: nn.Module, x: Tensor) -> Float[Tensor, "batch width"]:
+        """z of source samples, as it is compared with that of target samples."""
+        with passing(networks, "source"):
+            return networks.features(x)  # type: ignore[operator]
 
 
 @torch.no_grad()

@@ -16,6 +16,8 @@ from torch import Tensor
 from tlresearch.adaptation import METHODS
 from tlresearch.adaptation.batches import RoundBatches, SeedData
 from tlresearch.adaptation.checks import check
+from tlresearch.adaptation.estimation import run_estimators
+from tlresearch.adaptation.estimator import Estimator
 from tlresearch.adaptation.method import AdaptationMethod, Chosen
 from tlresearch.adaptation.networks import AdaptedClassifier
 from tlresearch.adaptation.norms import passing
@@ -72,7 +74,7 @@ def sizes(benchmark: AdaptationSettings) -> tuple[tuple[int, int, int], int]:
 
 
 def total_steps(config: Any) -> int:
-    """Optimiser steps of a run."""
+    """Optimiser steps of a run; of an estimator 0."""
     return sum(part.steps for part in config.method.parts(config.train))
 
 
@@ -117,8 +119,12 @@ def run_stack(
         raise UserError("domain adaptation runs in one process; start it without torchrun")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    dtype = dtype_of(run.train.precision)
+    shallow, dtype = isinstance(run.method, Estimator), dtype_of(run.train.precision)
+    if shallow:
+        device, dtype = torch.device("cpu"), torch.float64
     pair, sealed = load_pair(run.benchmark, run.seeds, device, dtype, root, run.method.oracle)
+    if shallow:
+        return run_estimators(run, pair, sealed, progress)
     journey = _Journey(run, pair, begin(run, pair, device), files)
     journey.observer = RunObserver(
         journey.training, files, journey.place, progress, checkpoint_seconds, track=track

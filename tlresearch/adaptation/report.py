@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from tlresearch.adaptation.batches import SeedData
 from tlresearch.adaptation.method import AdaptationMethod, Chosen
-from tlresearch.adaptation.norms import passing
 from tlresearch.adaptation.round_log import round_log
 from tlresearch.data.domains import Opened
 from tlresearch.training.tree import Tree
@@ -39,8 +38,7 @@ def measure(
     found: dict[str, float] = {}
     held_out = data.held_out()
     if held_out:
-        with passing(networks, "source"):
-            right = [method.predict(networks, state, x, None).argmax(-1) == y for x, y in held_out]
+        right = [method.predict_source(networks, state, x).argmax(-1) == y for x, y in held_out]
         found["source_acc"] = torch.cat(right).double().mean().item()
     truth = opened and opened.training_labels[place]
     arrays = round_log(journal, len(data.pair.target_pools[place]), data.pair.classes, truth)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tlresearch.adaptation.estimator import Estimator, rows
 from tlresearch.adaptation.method import DomainBatch
 from tlresearch.functional import random
 from tlresearch.training.device import dtype_of
@@ -20,6 +21,8 @@ def trial(config: Any) -> Trial:
 
     method, dtype = config.method, dtype_of(config.train.precision)
     shape, classes = sizes(config.benchmark)
+    if isinstance(method, Estimator):
+        return _of_estimator(method, shape, classes)
     first = method.parts(config.train)[0]
 
     def noise(seed: int, domain: str) -> torch.Tensor:
@@ -41,4 +44,22 @@ def trial(config: Any) -> Trial:
         predict,
         {"batch": _BATCH, "classes": classes},
         "predict",
+    )
+
+
+def _of_estimator(method: Estimator, shape: tuple[int, int, int], classes: int) -> Trial:
+    """Fitted to noise, with a few samples of each class."""
+    samples = 10 * classes
+
+    def noise(domain: str) -> torch.Tensor:
+        return random.uniform(random.make_key(0, f"probe {domain}"), (samples, *shape))
+
+    def predict(network: nn.Module, state: Tree) -> Any:
+        labels = (torch.arange(samples) % classes).numpy()
+        source, target = (rows(noise(domain)) for domain in ("source", "target"))
+        fitted = method.fit(source, labels, target, classes, random.make_key(0, "probe"))
+        return method.predict(fitted, state, noise("target")[:_BATCH], None)
+
+    return Trial(
+        lambda seed: nn.Module(), None, predict, {"batch": _BATCH, "classes": classes}, "fit"
     )

@@ -1,0 +1,70 @@
+"""CORAL: the source gets the target's covariance.
+
+Sun, Feng and Saenko, "Return of frustratingly easy domain adaptation", AAAI 2016,
+arXiv:1511.05547. Algorithm 1: whitening by the source's covariance, re-colouring by the target's,
+each with the identity added.
+
+Differs from the paper: domains need not have mean 0, as the source is moved to the target's mean
+(with mean 0 this is Algorithm 1); the identity's factor is a setting.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from tlresearch.adaptation.estimator import Alignment, Estimator, Labels, Matrix, unchanged
+from tlresearch.errors import UserError
+from tlresearch.training.settings import NonNegative
+
+Square = Float[np.ndarray, "dim dim"]
+
+
+def recolouring(
+    source: Float[np.ndarray, "n dim"], target: Float[np.ndarray, "k dim"], ridge: float
+) -> Square:
+    """A = C_S^(−½) C_T^(½), with C = cov + r I of each domain; Algorithm 1.
+
+    Args:
+        source: samples, at least two.
+        target: likewise.
+        ridge: r, at least 0.
+
+    Returns:
+        A, for rows: x → x A.
+
+    Raises:
+        UserError: r = 0 and the source's covariance is singular.
+    """
+    identity = np.eye(source.shape[1])
+    of_source, of_target = (
+        np.atleast_2d(np.cov(part.T)) + ridge * identity for part in (source, target)
+    )
+    values = np.linalg.eigvalsh(of_source)
+    if values[0] <= values[-1] * len(values) * np.finfo(float).eps:
+        raise UserError(
+            "ridge: the source's covariance has no inverse; set it above 0 (the paper: 1)"
+        )
+    return power(of_source, -0.5) @ power(of_target, 0.5)
+
+
+def power(matrix: Square, exponent: float) -> Square:
+    """U Λ^p Uᵀ of a symmetric matrix U Λ Uᵀ; negative values of Λ, by rounding, count as 0."""
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.maximum(values, 0) ** exponent) @ vectors.T
+
+
+@dataclass(frozen=True)
+class CORAL(Estimator):
+    """Gives the source the target's mean and covariance."""
+
+    ridge: NonNegative = 1.0
+    """r, at least 0: what is added to the diagonal of both covariances; in squared units of the
+    features, so 1 is much or little as they are scaled."""
+
+    def align(self, source: Matrix, labels: Labels, target: Matrix) -> Alignment:
+        if min(len(source), len(target)) < 2:
+            raise UserError("a covariance needs two samples of each domain; take more samples")
+        change = recolouring(source, target, self.ridge)
+        centre, goal = source.mean(0), target.mean(0)
+        return Alignment(lambda x: (x - centre) @ change + goal, unchanged)
