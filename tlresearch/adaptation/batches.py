@@ -5,14 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tlresearch.adaptation.method import Chosen, Round
+from tlresearch.adaptation.method import CHUNK, Chosen, Round
 from tlresearch.data.domains import Pair
 from tlresearch.data.sampler import EpochSampler
 from tlresearch.functional import random
 from tlresearch.training.settings import Train
-
-CHUNK = 1000
-"""Samples per chunk where a whole pool is read; a matter of memory, not of results."""
 
 
 class _Places:
@@ -71,7 +68,7 @@ class RoundBatches:
         if self.part.source:
             places = _chosen(pair.source_pools, self.source.at(step))
             source = pair.inputs(_gather(pair.source.images, places))
-            source_y = pair.source.labels[places]
+            source_y = pair.labels_at(places)
         if self.part.target:
             positions = self.target.at(step)
             places = _chosen(self.target_pools, positions)
@@ -114,9 +111,9 @@ class SeedData:
         return self._labelled(self.pair.held_out_pools[self.place])
 
     def _labelled(self, pool: Tensor) -> list[tuple[Tensor, Tensor]]:
-        source = self.pair.source
+        images, labels = self.pair.source.images, self.pair.labels(self.place)
         return [
-            (self.pair.inputs(source.images[part]), source.labels[part])
+            (self.pair.inputs(images[part]), labels[part])
             for part in pool.split(CHUNK)
             if len(part)
         ]

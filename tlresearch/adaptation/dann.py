@@ -76,6 +76,11 @@ class DANN(AdaptationMethod):
             {"cross_entropy": value, "domain": adversarial, "domain_accuracy": right},
         )
 
+    def domain_logits(
+        self, networks: AdaptedClassifier, x: Tensor
+    ) -> Float[Tensor, " batch"] | None:
+        return networks.discriminator(networks.features(x)).squeeze(1)
+
     def factor(self, progress: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """λ without `strength`."""
         return reversal_strength(progress) if self.schedule == "rising" else progress * 0 + 1

@@ -14,6 +14,9 @@ from tlresearch.training.method import Method
 from tlresearch.training.settings import Count, Train
 from tlresearch.training.tree import Tree
 
+CHUNK = 1000
+"""Samples per chunk where a whole pool is read; a matter of memory, not of results."""
+
 
 class DomainBatch(NamedTuple):
     """A batch of each domain, for one seed (in the loop: with a leading seed dimension)."""
@@ -116,6 +119,12 @@ class AdaptationMethod(Method):
         """
         return state, None
 
+    def domain_logits(
+        self, networks: AdaptedClassifier, x: Tensor
+    ) -> Float[Tensor, " batch"] | None:
+        """Its discriminator's logits of "this is source"; None: it has no discriminator."""
+        return None
+
     def after_training(self, networks: AdaptedClassifier, state: Tree, data: DomainData) -> Tree:
         """The state that it predicts with; for one seed, in evaluation mode."""
         return state
@@ -125,6 +134,24 @@ class AdaptationMethod(Method):
     ) -> Float[Tensor, "batch classes"]:
         """Logits of target samples."""
         return mask_logits(networks(x), context)
+
+    def predict_all(
+        self, networks: nn.Module, state: Tree, count: int, inputs: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "count classes"]:
+        """Logits of a whole set of target samples, by default of each by itself with `predict`.
+
+        For one seed, in evaluation mode and without gradients. A method that adapts at test time
+        replaces it: each call begins with `networks` as they were trained and leaves them so.
+
+        Args:
+            networks: trained.
+            state: what it predicts with.
+            count: samples in the set.
+            inputs: of the samples at some places of the set, (k, …) for places (k,). There are no
+                labels to ask for.
+        """
+        parts = torch.arange(count).split(CHUNK)
+        return torch.cat([self.predict(networks, state, inputs(part), None) for part in parts])
 
 
 @torch.no_grad()

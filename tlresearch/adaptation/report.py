@@ -3,52 +3,97 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tlresearch.adaptation.batches import CHUNK, SeedData
-from tlresearch.adaptation.method import AdaptationMethod, Chosen
-from tlresearch.data.domains import Opened
-from tlresearch.training.tree import Tree
+from tlresearch.adaptation.drawn import drawings
+from tlresearch.adaptation.method import Chosen
+from tlresearch.adaptation.scores import ORACLE, UNLABELLED, scores
+from tlresearch.adaptation.settings import AdaptationSettings
+from tlresearch.adaptation.trained import Trained, fraction, probabilities
+from tlresearch.data.domains import Labelled, Opened
+from tlresearch.functional.calibration import expected_calibration_error
+from tlresearch.functional.domain_distance import held_out_a_distance
 
-METRICS = ("acc", "source_acc")
+METRICS = ("acc", *UNLABELLED, "source_test_acc", "ece", "domain_acc", "a_distance")
+
+BINS = 15
+"""Of the expected calibration error."""
+COMPARED = 1000
+"""Samples of each domain whose features are compared; of more so many are drawn."""
 
 
 @torch.no_grad()
 def measure(
-    method: AdaptationMethod,
-    networks: nn.Module,
-    state: Tree,
-    data: SeedData,
+    trained: Trained,
+    benchmark: AdaptationSettings,
     journal: list[Chosen | None],
-    place: int,
     opened: Opened | None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Metrics and arrays of one seed.
 
     Args:
-        method: with the seed's own settings.
-        networks: final, in evaluation mode.
-        state: what it predicts with.
-        data: the seed's view of the pair.
+        trained: final.
+        benchmark: what to measure on and what to draw.
         journal: what each round chose of the target.
-        place: of the seed in its stack.
         opened: the target's labels; None: nothing that needs them is measured.
     """
-    found: dict[str, float] = {}
-    held_out = data.held_out()
-    if held_out:
-        right = [method.predict(networks, state, x, None).argmax(-1) == y for x, y in held_out]
-        found["source_acc"] = torch.cat(right).double().mean().item()
+    found = scores(trained)
     if opened is None:
         return found, {}
-    predicted = _scores(method, networks, state, data, opened.test.images).argmax(-1)
-    found["acc"] = (predicted == opened.test.labels).double().mean().item()
-    return found, {}
+    said = trained.target_scores(opened.test.images)
+    predicted = said.argmax(-1)
+    accuracy = fraction(predicted == opened.test.labels)
+    if benchmark.evaluate == ORACLE:
+        return found | {ORACLE: accuracy}, {}
+    found["acc"] = accuracy
+    found["ece"] = float(
+        expected_calibration_error(probabilities(said), opened.test.labels, BINS)
+    )
+    classes = trained.data.pair.classes
+    arrays: dict[str, Any] = {
+        "target_classes": [shares(predicted, classes), shares(opened.test.labels, classes)]
+    }
+    if not trained.method.oracle:  # which has the target in the source's place
+        found |= _domains(trained, opened)
+        arrays |= drawings(trained, benchmark, _source_test(trained, opened), opened.test)
+    return found, arrays
 
 
-def _scores(
-    method: AdaptationMethod, networks: nn.Module, state: Tree, data: SeedData, images: Tensor
-) -> Tensor:
-    """Logits of all images."""
-    parts = (data.pair.inputs(part) for part in images.split(CHUNK))
-    return torch.cat([method.predict(networks, state, x, None) for x in parts])
+def shares(labels: Tensor, classes: int) -> list[float]:
+    """Fraction of the samples that each class has, with four digits."""
+    counts = labels.bincount(minlength=classes).double() / len(labels)
+    return [round(share, 4) for share in counts.tolist()]
+
+
+def _domains(trained: Trained, opened: Opened) -> dict[str, float]:
+    """Source test accuracy, and how well the domains can be told apart by features."""
+    found = {}
+    if opened.source_test is not None:
+        right = trained.scores(opened.source_test.images).argmax(-1) == opened.source_test.labels
+        found["source_test_acc"] = fraction(right)
+    source, target = (
+        part.images[trained.drawn(torch.arange(len(part.images)), COMPARED, f"compared, {name}")]
+        for name, part in (("source", _source_test(trained, opened)), ("target", opened.test))
+    )
+    features = [trained.features(images) for images in (source, target)]
+    if min(map(len, features)) > 1:
+        found["a_distance"] = held_out_a_distance(*features, trained.data.key("A-distance"))
+    told = [
+        [trained.method.domain_logits(trained.networks, x) for x in trained.inputs(images)]
+        for images in (source, target)
+    ]
+    of_source, of_target = ([part for part in parts if part is not None] for parts in told)
+    if of_source and of_target:
+        right = fraction([part > 0 for part in of_source])
+        found["domain_acc"] = 0.5 * (right + fraction([part <= 0 for part in of_target]))
+    return found
+
+
+def _source_test(trained: Trained, opened: Opened) -> Labelled:
+    """Source samples that were not trained on, if there are any."""
+    if opened.source_test is not None:
+        return opened.source_test
+    pair, place = trained.data.pair, trained.data.place
+    held_out = pair.held_out_pools[place]
+    places = held_out if len(held_out) else pair.source_pools[place]
+    return Labelled(pair.source.images[places], pair.source.labels[places])

@@ -8,9 +8,10 @@ import numpy as np
 from tlresearch import families
 from tlresearch.experiment import Experiment
 from tlresearch.files import claim, silently, write_text_atomic
+from tlresearch.launch.domain_outputs import write_domain_figures, write_selectors
 from tlresearch.launch.naming import output_name
 from tlresearch.launch.plan import Plan
-from tlresearch.launch.tuning_notes import tuning_of
+from tlresearch.launch.tuning_notes import chosen_by, tuning_of
 from tlresearch.launch.waiting import records_by_key, sources_of
 from tlresearch.results import figures
 from tlresearch.results.adaptation_figure import adaptation_figure
@@ -36,6 +37,7 @@ def table_of(experiment: Experiment, records: list[Record]) -> Table:
     """The table of an experiment from the records of its cells."""
     configs = {(cell.method, cell.setting): cell.config for cell in experiment.cells}
     current = {row: sources_of(config) for row, config in configs.items()}
+    by = chosen_by(experiment)
     return build_table(
         records,
         experiment.method_labels,
@@ -48,7 +50,7 @@ def table_of(experiment: Experiment, records: list[Record]) -> Table:
         title=_title(experiment),
         places=_places(experiment),
         tuning=tuning_of(experiment),
-        columns={row: families.columns(config) for row, config in configs.items()},
+        columns={row: families.columns(config) | by.get(row, {}) for row, config in configs.items()},
     )
 
 
@@ -101,6 +103,7 @@ def _write_table(experiment: Experiment, records: list[Record], store: Store) ->
         write_text_atomic(path, text)
         paths.append(path)
     paths += _write_figures(experiment, records, base)
+    paths += write_selectors(experiment, records, base)
     if swept_number(table):
         paths.append(base.with_name(base.name + "_sweep.svg"))
         sweep_figure(table, paths[-1])
@@ -108,7 +111,7 @@ def _write_table(experiment: Experiment, records: list[Record], store: Store) ->
 
 
 def _write_figures(experiment: Experiment, records: list[Record], base: Path) -> list[Path]:
-    """Accuracy matrices, forgetting, adaptation: what the records of each named setting hold.
+    """Accuracy matrices, forgetting, inner steps, domains: what the records of each setting hold.
 
     Not for swept settings.
     """
@@ -131,7 +134,7 @@ def _write_figures(experiment: Experiment, records: list[Record], base: Path) ->
             curves = {label: both[label] for label in experiment.method_labels if label in both}
             paths.append(base.with_name(f"{base.name}_adaptation{end}"))
             adaptation_figure(curves, paths[-1], episode_format(experiment.metrics))
-    return paths
+    return paths + write_domain_figures(experiment, records, base)
 
 
 def _arrays(

@@ -1,0 +1,65 @@
+"""One seed's trained model, as scores and reports look at it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tlresearch.adaptation.batches import SeedData
+from tlresearch.adaptation.method import CHUNK, AdaptationMethod
+from tlresearch.adaptation.networks import AdaptedClassifier
+from tlresearch.functional import random
+from tlresearch.training.tree import Tree
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A method with its final networks, and the seed's view of the pair."""
+
+    method: AdaptationMethod
+    """With the seed's own settings."""
+    networks: AdaptedClassifier
+    """In evaluation mode."""
+    state: Tree
+    """What it predicts with."""
+    data: SeedData
+
+    def target_scores(self, images: Tensor) -> Float[Tensor, "samples classes"]:
+        """Logits of target images, a whole set of them: a method may adapt to it."""
+        inputs = self.data.pair.inputs
+        return self.method.predict_all(
+            self.networks, self.state, len(images), lambda places: inputs(images[places])
+        )
+
+    def scores(self, images: Tensor) -> Float[Tensor, "samples classes"]:
+        """Logits of other images, each by itself."""
+        parts = self.inputs(images)
+        return torch.cat([self.method.predict(self.networks, self.state, x, None) for x in parts])
+
+    def features(self, images: Tensor) -> Float[Tensor, "samples width"]:
+        """z of images of either domain."""
+        return torch.cat([self.networks.features(x) for x in self.inputs(images)])
+
+    def inputs(self, images: Tensor) -> Iterator[Tensor]:
+        """What the networks are given for images, in chunks."""
+        return (self.data.pair.inputs(part) for part in images.split(CHUNK))
+
+    def drawn(self, places: Tensor, samples: int, purpose: str) -> Tensor:
+        """At most `samples` of some places, drawn for this seed, in rising order."""
+        if len(places) <= samples:
+            return places
+        order = random.permutation(self.data.key(purpose), len(places))[:samples]
+        return places[order.to(places.device).sort().values]
+
+
+def probabilities(scores: Float[Tensor, "samples classes"]) -> Float[Tensor, "samples classes"]:
+    """softmax(scores) in float64."""
+    return scores.double().softmax(-1)
+
+
+def fraction(values: Iterable[Tensor] | Tensor) -> float:
+    """Mean of truth values."""
+    both = values if isinstance(values, Tensor) else torch.cat(list(values))
+    return both.double().mean().item()
