@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tlresearch.adaptation import METHODS, protocol
 from tlresearch.adaptation.batches import SeedData
+from tlresearch.adaptation.dann import DANN
 from tlresearch.adaptation.settings import AdaptationSettings
 from tlresearch.adaptation.trained import Trained
 from tlresearch.backbones.mlp import MLP
@@ -25,6 +26,8 @@ from tlresearch.training.settings import Train
 CPU = torch.device("cpu")
 NAMES = ("blobs", "far blobs")
 BENCHMARK = AdaptationSettings(*NAMES, normalise="none", validation=0.25)
+INIT = 5
+"""Seed of the networks of `trained`: one whose predictions are right and wrong in turn."""
 TRAIN = Train(steps=30, batch_size=8, lr=0.01, precision="fp64")
 
 
@@ -68,7 +71,7 @@ def domains(**changes: Any) -> Iterator[None]:
 def run_of(method: Any = "dann", seeds: tuple[int, ...] = (0, 1), **changes: Any) -> StackRun:
     """Changes are of the benchmark or of the training, by their names."""
     if isinstance(method, str):
-        method = METHODS[method]()
+        method = DANN(discriminator=(8,)) if method == "dann" else METHODS[method]()
     benchmark = {k: v for k, v in changes.items() if hasattr(BENCHMARK, k)}
     train = {k: v for k, v in changes.items() if k not in benchmark}
     return StackRun(
@@ -86,7 +89,7 @@ def trained(method: Any = "dann", seeds: tuple[int, ...] = (0,), **changes: Any)
     run = run_of(method, seeds, **changes)
     near, far = blobs(NAMES[0]), blobs(NAMES[1], shift=1.0, seed=1)
     pair, _ = make_pair(run.benchmark, near, far, run.seeds, CPU, torch.float64)
-    networks = run.method.networks(run.backbone, pair.shape, pair.classes, seeds[0])
+    networks = run.method.networks(run.backbone, pair.shape, pair.classes, INIT)
     return Trained(run.method, networks.double().eval(), {}, SeedData(pair, 0, 1))
 
 

@@ -39,9 +39,7 @@ def drawings(
     """
     if trained.data.pair.seeds[trained.data.place] != benchmark.drawn_seed:
         return {}
-    parts = [
-        _few(trained, part, name) for name, part in (("source", source), ("target", target))
-    ]
+    parts = [_few(trained, part, name) for name, part in (("source", source), ("target", target))]
     arrays: dict[str, Any] = {}
     if benchmark.embedding != "none":
         features = torch.cat([trained.features(part.images) for part in parts]).double()

@@ -46,9 +46,7 @@ def measure(
     if benchmark.evaluate == ORACLE:
         return found | {ORACLE: accuracy}, {}
     found["acc"] = accuracy
-    found["ece"] = float(
-        expected_calibration_error(probabilities(said), opened.test.labels, BINS)
-    )
+    found["ece"] = float(expected_calibration_error(probabilities(said), opened.test.labels, BINS))
     classes = trained.data.pair.classes
     arrays: dict[str, Any] = {
         "target_classes": [shares(predicted, classes), shares(opened.test.labels, classes)]

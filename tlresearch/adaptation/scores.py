@@ -50,6 +50,7 @@ def check_selection(metric: str) -> None:
         )
 
 
+@torch.no_grad()
 def scores(trained: Trained) -> dict[str, float]:
     """Every score but reverse validation; without held-out source samples fewer."""
     data = trained.data

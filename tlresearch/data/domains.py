@@ -76,10 +76,10 @@ class Pair:
     """What an input is multiplied by, of the type of the networks."""
     shift: Tensor
     """What is then subtracted; of the shape of an input, or ()."""
-    own_labels: list[Int64[Tensor, " n"]] | None = None
+    own_labels: list[Int64[Tensor, " all"]] | None = None
     """Of each seed: labels of `source`, where a model gave them; None: `source` has them."""
 
-    def labels(self, place: int) -> Int64[Tensor, " n"]:
+    def labels(self, place: int) -> Int64[Tensor, " all"]:
         """Labels of `source`, as the seed at this place sees them."""
         return self.source.labels if self.own_labels is None else self.own_labels[place]
 

@@ -27,7 +27,7 @@ def domain_classifier(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    both = torch.cat([source, target]).double()
+    both = torch.cat([source, target]).detach().double()
     centre, spread = both.mean(0), both.std(0, correction=0)
     spread = torch.where(spread > 0, spread, 1.0)
     domains = torch.arange(len(both)) < len(source)
@@ -37,7 +37,7 @@ def domain_classifier(
         model.fit(((both - centre) / spread).cpu().numpy(), domains.numpy())
 
     def probability(features: Features) -> Float[Tensor, " samples"]:
-        standard = (features.double() - centre) / spread
+        standard = (features.detach().double() - centre) / spread
         found = torch.from_numpy(model.predict_proba(standard.cpu().numpy())[:, 1])
         return found.to(features.device)
 

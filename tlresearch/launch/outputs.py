@@ -50,7 +50,9 @@ def table_of(experiment: Experiment, records: list[Record]) -> Table:
         title=_title(experiment),
         places=_places(experiment),
         tuning=tuning_of(experiment),
-        columns={row: families.columns(config) | by.get(row, {}) for row, config in configs.items()},
+        columns={
+            row: families.columns(config) | by.get(row, {}) for row, config in configs.items()
+        },
     )
 
 

@@ -104,9 +104,7 @@ def _metrics(experiment: Experiment, metric: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([metric, *shown]))
 
 
-def _held_out(
-    cells: tuple[Cell, ...], select: Select, metric: str, where: str
-) -> tuple[Cell, ...]:
+def _held_out(cells: tuple[Cell, ...], select: Select, metric: str, where: str) -> tuple[Cell, ...]:
     """The cells, measured on the held-out part of their training data."""
     configs = {}
     for config in {id(cell.config): cell.config for cell in cells}.values():
