@@ -96,7 +96,7 @@ def test_a_selection_never_opens_the_labels_of_the_target(
 
 
 def test_the_oracle_has_a_name_of_its_own(tmp_path: Path):
-    """Target accuracy is `acc` in a report, `oracle` in a selection that asks for it, else absent."""
+    """Target accuracy is `acc` in a report, `oracle` in a selection that says so, else absent."""
     with domains():
         kinds = {
             kind: outcomes(run_of("source_only", evaluate=kind, seeds=(0,)), tmp_path / kind)[0]

@@ -1,4 +1,4 @@
-"""The section `select:` in domain adaptation: what may choose, what it sees, what the table says."""
+"""The section `select:` in domain adaptation: what may choose and see, what the table says."""
 
 from pathlib import Path
 

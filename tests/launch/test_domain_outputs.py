@@ -17,7 +17,7 @@ def record(method: str, seed: int, arrays: dict, setting: str = "", status: str 
 
 
 def experiment(settings: tuple[str, ...] = ()) -> Any:
-    header = SimpleNamespace(settings=dict.fromkeys(settings, {}), family="adaptation", title="")
+    header = SimpleNamespace(settings={s: {} for s in settings}, family="adaptation", title="")
     return SimpleNamespace(header=header, method_labels=["a", "b"])
 
 

@@ -55,9 +55,9 @@ def domains(**changes: Any) -> Iterator[None]:
     near, far = blobs(NAMES[0], **changes), blobs(NAMES[1], shift=1.0, seed=1, **changes)
     added = [name for name in NAMES if name not in domain_tables.DOMAINS]
     for domain in (near, far):
-        facts = (tuple(domain.train.images.shape[1:]), len(domain.class_names))
+        dims, classes = domain.train.images.shape[1], len(domain.class_names)
         domain_tables.DOMAINS[domain.name] = Entry(
-            lambda root, domain=domain: domain, *facts, domain.fingerprint
+            lambda root, domain=domain: domain, (dims, 1, 1), classes, domain.fingerprint
         )
     domain_tables.prepared.cache_clear()
     try:

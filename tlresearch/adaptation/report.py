@@ -73,9 +73,10 @@ def _domains(trained: Trained, opened: Opened) -> dict[str, float]:
         part.images[trained.drawn(torch.arange(len(part.images)), COMPARED, f"compared, {name}")]
         for name, part in (("source", _source_test(trained, opened)), ("target", opened.test))
     )
-    features = [trained.features(images) for images in (source, target)]
-    if min(map(len, features)) > 1:
-        found["a_distance"] = held_out_a_distance(*features, trained.data.key("A-distance"))
+    if min(len(source), len(target)) > 1:
+        found["a_distance"] = held_out_a_distance(
+            trained.features(source), trained.features(target), trained.data.key("A-distance")
+        )
     told = [
         [trained.method.domain_logits(trained.networks, x) for x in trained.inputs(images)]
         for images in (source, target)

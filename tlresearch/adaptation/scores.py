@@ -44,9 +44,9 @@ def check_selection(metric: str) -> None:
     """
     if metric not in SELECTORS:
         raise UserError(
-            f"'select.metric' is '{metric}', and what needs target labels, or is no score, must not "
-            f"choose a model; expected one of {', '.join(UNLABELLED)}, or '{ORACLE}', which opens "
-            "the target labels and is named in the table"
+            f"'select.metric' is '{metric}', which needs target labels or is no score, so it must "
+            f"not choose; expected one of {', '.join(UNLABELLED)}, or '{ORACLE}', which opens the "
+            "target labels and is named in the table"
         )
 
 
