@@ -23,7 +23,7 @@ ROOMS = [
     {"functional", "results", "selection"},
     {"backbones", "data"},
     {"training"},
-    {"continual", "fewshot"},
+    {"adaptation", "continual", "fewshot"},
     {"checks"},
     {"experiment"},
     {"launch", "inspection", "exporting"},
