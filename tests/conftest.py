@@ -28,7 +28,10 @@ jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 settings.register_profile("tlresearch", deadline=None, derandomize=True)
 settings.load_profile("tlresearch")
 
-MAY_BE_ABSENT = {"fashion_mnist": "the shared data root does not have it"}
+MAY_BE_ABSENT = {
+    "fashion_mnist": "the shared data root does not have it",
+    "mnistm_bundled": "it needs scikit-image, which nothing else does",
+}
 """The only data sets whose tests may be skipped where TLRESEARCH_REQUIRE_DATA is set, and why."""
 
 GPU_STAND_IN = os.environ.get("TLRESEARCH_GPU_TEST_DEVICE")
@@ -60,7 +63,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def why_absent(name: str) -> str | None:
     """Why a data set cannot be read without a download; None where it can."""
-    from tlresearch.data.catalogue import locate  # after the shape checks are installed
+    from tlresearch.data.domain_tables import locate  # after the shape checks are installed
 
     root = os.environ.get("TLRESEARCH_DATA")
     if locate(name, Path(root) if root else None):

@@ -15,7 +15,7 @@ import tlresearch
 from tlresearch import cli
 from tlresearch.backbones import BACKBONES
 from tlresearch.continual import METHODS, protocol
-from tlresearch.data import catalogue
+from tlresearch.data import catalogue, domain_tables
 from tlresearch.training import device
 
 BASE = """
@@ -176,7 +176,12 @@ def test_stale_rows_are_marked(command: Command, monkeypatch):
 
 @pytest.mark.parametrize(
     ("what", "table"),
-    [("methods", METHODS), ("datasets", catalogue.DATASETS), ("backbones", BACKBONES)],
+    [
+        ("methods", METHODS),
+        ("datasets", catalogue.DATASETS),
+        ("datasets", domain_tables.DOMAINS),
+        ("backbones", BACKBONES),
+    ],
 )
 def test_list_names_everything(what: str, table, capsys):
     for words in (["list", what], ["list"]):
@@ -222,7 +227,8 @@ def test_describe_of_nothing_gives_the_nearest_name(capsys):
 def test_data_lists_every_set_and_where_it_is(capsys, tmp_path):
     assert cli.main(["data", "--data", str(tmp_path)]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert lines.keys() >= set(catalogue.DATASETS)
+    assert lines.keys() >= {*catalogue.DATASETS, *domain_tables.DOMAINS}
+    assert "not here" in lines["amazon_books"] and "5000x1x1" in lines["amazon_books"]
     assert "scikit-learn" in lines["optdigits"] and "1x8x8" in lines["optdigits"]
     assert cli.main(["data", "--data", str(tmp_path / "absent")]) == 2
 

@@ -68,10 +68,12 @@ def test_a_gpu_test_is_skipped_without_a_gpu(conftest, monkeypatch, stand_in, cu
 
 
 def test_the_list_of_absentees_gives_reasons(conftest):
-    """One short list; each name is a data set of the catalogue."""
+    """One short list; each name is a data set or a domain."""
     from tlresearch.data.catalogue import DATASETS
+    from tlresearch.data.domain_tables import DOMAINS
 
-    assert set(conftest.MAY_BE_ABSENT) <= set(DATASETS) and all(conftest.MAY_BE_ABSENT.values())
+    assert set(conftest.MAY_BE_ABSENT) <= {*DATASETS, *DOMAINS}
+    assert all(conftest.MAY_BE_ABSENT.values())
 
 
 def test_tests_skip_for_data_or_devices_by_their_marker_only():

@@ -58,7 +58,7 @@ def declared() -> list[Requirement]:
 def command(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run with the caller's PATH, without its make variables and data root."""
     own = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON"}
-    own |= {"TLRESEARCH_DATA", "TLRESEARCH_REQUIRE_DATA"}
+    own |= {"TLRESEARCH_DATA", "TLRESEARCH_REQUIRE_DATA", "TLRESEARCH_REQUIRE_PEERS"}
     kept = {key: value for key, value in os.environ.items() if key not in own}
     return subprocess.run(words, cwd=cwd, env=kept | environment, capture_output=True, text=True)
 
@@ -225,19 +225,24 @@ def clone(tmp_path: Path) -> Path:
     root = tmp_path / "clone"
     (root / ".ci").mkdir(parents=True)
     shutil.copy(ROOT / ".ci" / "run", root / ".ci")
-    says = "data=$$TLRESEARCH_DATA required=$$TLRESEARCH_REQUIRE_DATA"
+    says = (
+        "data=$$TLRESEARCH_DATA required=$$TLRESEARCH_REQUIRE_DATA peers=$$TLRESEARCH_REQUIRE_PEERS"
+    )
     (root / "Makefile").write_text(f"test:\n\t@echo {says}\n\t@sh verdict\n")
     (root / "verdict").write_text("echo 2 passed in 0.10s\n")
     return root
 
 
 def test_ci_finds_the_data_beside_the_clone_and_keeps_a_given_root(clone: Path):
-    assert command(".ci/run", cwd=clone).stdout == "data= required=\n2 passed in 0.10s\n"
+    assert command(".ci/run", cwd=clone).stdout == "data= required= peers=1\n2 passed in 0.10s\n"
     data = clone.parent / "shared" / "data"
     data.mkdir(parents=True)
-    assert command(".ci/run", cwd=clone).stdout == f"data={data} required=1\n2 passed in 0.10s\n"
+    assert (
+        command(".ci/run", cwd=clone).stdout
+        == f"data={data} required=1 peers=1\n2 passed in 0.10s\n"
+    )
     given = command(".ci/run", cwd=clone, TLRESEARCH_DATA="/given").stdout
-    assert given == "data=/given required=\n2 passed in 0.10s\n"
+    assert given == "data=/given required= peers=1\n2 passed in 0.10s\n"
 
 
 @pytest.mark.parametrize("closing", ["1 failed, 1 passed in 0.10s", "no tests ran in 0.01s"])

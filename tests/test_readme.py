@@ -19,6 +19,7 @@ from tlresearch.experiment import Experiment
 from tlresearch.launch import tuning
 from tlresearch.launch.outputs import output_name, records_of, write_outputs
 from tlresearch.launch.plan import make_plan
+from tlresearch.results import confirmations
 from tlresearch.results.store import Store
 from tlresearch.selection import Choice
 
@@ -37,7 +38,13 @@ def committed() -> list[Path]:
 
 
 COMMITTED = committed()
-PACKS = [path for path in COMMITTED if path.parts[0] == "records" and path.suffix == ".jsonl"]
+PACKS = [
+    path
+    for path in COMMITTED
+    if path.parts[0] == "records"
+    and path.suffix == ".jsonl"
+    and not path.name.endswith(confirmations.SUFFIX)
+]
 TABLES = [
     path.with_suffix("").as_posix()
     for path in COMMITTED
@@ -171,12 +178,13 @@ def table_of(path: Path) -> str | None:
 
 @pytest.mark.parametrize("path", COMMITTED, ids=str)
 def test_every_committed_result_has_a_source(path: Path):
-    """A table's output, its records, plan or choice, or what a benchmark printed."""
+    """A table's output, its records, plan, choice, confirmations, or what a benchmark printed."""
     if path.parts[0] == "records":
         name = path.relative_to("records").as_posix()
-        stores = {f"{made.name}.jsonl" for made in tables().values()}
+        ends = (".jsonl", confirmations.SUFFIX)
+        stores = {f"{made.name}{end}" for made in tables().values() for end in ends}
         plans = {f"{table}{end}" for table in tables() for end in (".plan.json", ".choice.json")}
-        assert name in stores | plans, "neither records, plan nor choice of an experiment"
+        assert name in stores | plans, "not of an experiment"
     elif path.suffix == ".txt":
         numbers = json.loads((RESULTS / path).read_text(encoding="utf-8").splitlines()[-1])
         assert numbers and all(math.isfinite(number) for number in numbers.values())
@@ -208,8 +216,9 @@ def test_every_committed_choice_is_a_function_of_its_records():
 
 
 def without_stale(path: Path) -> str:
-    """Which rows older code made depends on the code, not on the records."""
+    """Which rows older code made, and was confirmed, depends on the code, not on the records."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    notes = ("- (stale)", "\\item (stale)")
+    marks = ("(stale)", "Confirmed: ")
+    notes = tuple(f"{item} {mark}" for item in ("-", "\\item") for mark in marks)
     kept = [line for line in lines if not line.strip().startswith(notes)]
     return "\n".join(kept).replace(" (stale)", "")

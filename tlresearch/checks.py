@@ -1,5 +1,6 @@
 """What an experiment file cannot mean, before anything in it is resolved; each in one sentence."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from tlresearch import families, schema
@@ -107,6 +108,26 @@ def _example(group: str) -> str:
     return {"train": "lr", "backbone": "dropout", "benchmark": "scenario"}.get(
         group, "ewc.strength"
     )
+
+
+def check_metrics(header: Any, configs: Iterable[Any], where: str) -> None:
+    """Refuses a metric that no run of the table can have: its column would be empty.
+
+    Args:
+        header: the experiment file, an `experiment.Header`.
+        configs: of all rows.
+        where: the file.
+
+    Raises:
+        UserError: one sentence.
+    """
+    possible = set().union(*(families.possible_metrics(config) for config in configs))
+    for metric in header.metrics:
+        if metric not in possible:
+            hint = schema.nearest(metric, sorted(possible))
+            raise UserError(
+                f"{where}: 'metrics' names '{metric}', which no run of this table has; {hint}"
+            )
 
 
 def check_published(header: Any, rows: set[tuple[str, str]], where: str) -> None:

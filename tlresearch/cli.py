@@ -1,4 +1,4 @@
-"""The command `tlresearch`: run, table, export, list, describe, data.
+"""The command `tlresearch`: run, table, confirm, export, list, describe, data.
 
 torch and the rest are imported when a command needs them, so that `--help` answers at once and
 OpenMP's settings are in place before torch reads them.
@@ -21,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; its exit code.
 
     Returns:
-        0, or 1 (a seed failed), 2 (bad input, a full disk), 130 (Ctrl-C), 143 (SIGTERM).
+        0, or 1 (a seed failed, a row differs), 2 (bad input, a full disk), 130 (Ctrl-C), 143
+        (SIGTERM).
     """
     options = _parse(arguments)
     options.line = stopping.command_line(arguments)
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_best(table)
     table.add_argument("--format", choices=["md", "csv", "latex"], default="md")
     table.set_defaults(command=_table)
+    _add_confirm(commands)
     export = commands.add_parser("export", help="a run's weights for plain PyTorch or timm")
     export.add_argument(
         "run", help="TABLE/METHOD[/SETTING]/seedN, the start of a key, or a record's path"
@@ -141,6 +143,24 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     run.set_defaults(command=_run)
 
 
+def _add_confirm(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    confirm = commands.add_parser(
+        "confirm",
+        help="make a part of each stale row again, and see whether it is the same bit for bit",
+    )
+    _add_experiment(confirm)
+    confirm.add_argument(
+        "--seeds",
+        choices=["first", "all"],
+        default="first",
+        help="of a row the first stack of seeds, or all (default: first)",
+    )
+    confirm.add_argument("--all", action="store_true", help="rows that are not stale, too")
+    confirm.add_argument("--threads", type=_positive, help="CPU threads, which the plan must have")
+    _add_best(confirm)
+    confirm.set_defaults(command=_confirm)
+
+
 def _add_experiment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="experiment file (YAML)")
     parser.add_argument(
@@ -188,6 +208,12 @@ def _table(options: argparse.Namespace) -> int:
     from tlresearch.launch import running
 
     return running.table(options)
+
+
+def _confirm(options: argparse.Namespace) -> int:
+    from tlresearch.launch import confirming
+
+    return confirming.confirm(options)
 
 
 def _export(options: argparse.Namespace) -> int:

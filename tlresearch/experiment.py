@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tlresearch import families, own, schema, yamlfile
-from tlresearch.checks import VARIABLE, check_header, check_published
+from tlresearch.checks import VARIABLE, check_header, check_metrics, check_published
 from tlresearch.configs import plain_config
 from tlresearch.errors import UserError
 from tlresearch.results.published import Published
@@ -121,8 +121,12 @@ class Experiment:
 
     @property
     def metrics(self) -> list[str]:
-        """Columns of the table."""
-        return list(self.header.metrics or families.protocol(self.header.family).DEFAULT_METRICS)
+        """Columns of the table: the file's, or those of its family's that a run can have."""
+        if self.header.metrics:
+            return list(self.header.metrics)
+        possible = set().union(*(families.possible_metrics(cell.config) for cell in self.cells))
+        default = families.protocol(self.header.family).DEFAULT_METRICS
+        return [metric for metric in default if metric in possible]
 
 
 def load(path: Path, overrides: list[str] | None = None) -> Experiment:
@@ -147,6 +151,7 @@ def load(path: Path, overrides: list[str] | None = None) -> Experiment:
     check_header(header, where)
     variants = tuple(_variants(raw, header, where))
     cells = cells_of(variants, header.seeds, where)
+    check_metrics(header, [cell.config for cell in cells], where)
     check_published(header, {(cell.method, cell.setting) for cell in cells}, where)
     # A debug run starts anew each time and must not touch the records of the table.
     name = table_name(path) + ("+debug" if header.debug else "")

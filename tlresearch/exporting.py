@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlresearch import families, own, schema
 from tlresearch.errors import UserError
+from tlresearch.results import confirmations
 from tlresearch.results import weights as kept
 from tlresearch.results.store import Record, Store, safe_name
 
@@ -139,6 +140,7 @@ def _tables(results: Path) -> list[str]:
         str(path.relative_to(root))
         for path in root.rglob("*.jsonl")
         if path.parent.parent.name != "runs"  # logs of stacks under way
+        and not path.name.endswith(confirmations.SUFFIX)
     }
     # Runs with overrides have a plan of their own, and their records with the others.
     plain = {re.sub(r"(\+[0-9a-f]{8})?(\.plan\.json|\.jsonl)$", "", name) for name in found}

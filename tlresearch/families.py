@@ -10,6 +10,7 @@ A family's module `protocol` offers
 - `sizes(benchmark)`, shape of an input and most units of a head; `total_steps(config)` of a run;
 - `held_out(benchmark, fraction)` if its benchmark says otherwise than by `validation` and
   `evaluate` what is held out; `columns(config)` if its tables have columns of text;
+  `possible_metrics(config)` if a run cannot have all METRICS;
 - SELECTORS, words by metric, and `check_selection(metric)` if a selection may not choose by any
   of METRICS; its `held_out(benchmark, fraction, metric)` is then told which it is;
 - ONE_PROCESS = True if it cannot train in several; `trial(config)`, a `training.trial.Trial`, if
@@ -78,6 +79,13 @@ def columns(config: Any) -> dict[str, str]:
     """
     own = getattr(protocol(config.family), "columns", None)
     return {} if own is None else dict(own(config))
+
+
+def possible_metrics(config: Any) -> set[str]:
+    """The metrics that a run of a configuration can have; all, unless its family says so."""
+    module = protocol(config.family)
+    own = getattr(module, "possible_metrics", None)
+    return set(module.METRICS) if own is None else own(config)
 
 
 def trial(config: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tlresearch import families, own, schema, yamlfile
 from tlresearch.backbones import BACKBONES, foreign, timm_models
-from tlresearch.data import catalogue
+from tlresearch.data import catalogue, domain_tables
 from tlresearch.errors import UserError
 from tlresearch.experiment import Header
 from tlresearch.selection import Select
@@ -21,7 +21,11 @@ def listing(what: str | None) -> str:
     """The names of one kind, with a line about each; of all kinds for None."""
     parts = {
         "methods": _methods,
-        "datasets": lambda: [(name, entry.title) for name, entry in catalogue.DATASETS.items()],
+        "datasets": lambda: [
+            (name, entry.title)
+            for table in (catalogue.DATASETS, domain_tables.DOMAINS)
+            for name, entry in table.items()
+        ],
         "backbones": lambda: [(name, _summary(kind)) for name, kind in BACKBONES.items()],
         "experiments": lambda: experiments(Path("experiments")),
     }
@@ -79,7 +83,7 @@ def describe(name: str) -> str:
         protocol = families.protocol(family)
         known[family] = ("family; its benchmark", protocol.Benchmark)
         known |= {key: (f"method of {family}", kind) for key, kind in protocol.METHODS.items()}
-    if name in catalogue.DATASETS:
+    if name in catalogue.DATASETS or name in domain_tables.DOMAINS:
         raise UserError(f"'{name}' is a data set; `tlresearch data` says what is known of it")
     if timm_models.is_timm(name):
         return timm_models.summary(name)
@@ -155,9 +159,13 @@ def field_docs(kind: type) -> dict[str, str]:
 def datasets(root: Path | None) -> str:
     """Every data set: where it was found, sizes, shape, classes, licence."""
     rows = [("name", "found", "train", "test", "shape", "classes", "licence")]
-    for entry in catalogue.listing(root):
+    for entry in catalogue.listing(root) + domain_tables.listing(root):
         shape = "x".join(map(str, entry["shape"]))
-        found = entry["found"] or "not here (downloaded when asked for)"
+        known = catalogue.DATASETS.get(entry["name"])
+        lacking = "not here (downloaded when asked for)"
+        if known is None or not (known.torchvision or known.embedded):
+            lacking = "not here"
+        found = entry["found"] or lacking
         sizes = (str(entry["train"]), str(entry["test"]))
         rows.append((entry["name"], found, *sizes, shape, str(entry["classes"]), entry["licence"]))
     return columns(rows)
@@ -165,7 +173,7 @@ def datasets(root: Path | None) -> str:
 
 def verified(root: Path | None) -> tuple[str, bool]:
     """The checksums of every file that was found, and whether none differs."""
-    checks = catalogue.verify(root)
+    checks = catalogue.verify(root) + domain_tables.verify(root)
     rows = [("data set", "file", "status", "detail")]
     rows += [(c["dataset"], c["file"], c["status"], c["detail"]) for c in checks]
     return columns(rows), all(c["status"] != "differs" for c in checks)

@@ -6,13 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_pairs import blobs, domains, opened, outcomes, run_of, trained
+from small_blobs import blobs, domains, opened, outcomes, run_of, trained
 
 from tlresearch.adaptation import drawn as module
 from tlresearch.adaptation import report
+from tlresearch.adaptation.cdan import CDAN
+from tlresearch.adaptation.dann import DANN
 from tlresearch.adaptation.drawn import drawings, principal
+from tlresearch.adaptation.norms import DomainNorm
 from tlresearch.adaptation.report import METRICS, measure, shares
 from tlresearch.adaptation.trained import Trained
+from tlresearch.backbones.mlp import MLP
 from tlresearch.functional import random
 from tlresearch.functional.calibration import expected_calibration_error
 from tlresearch.functional.domain_distance import domain_classifier
@@ -178,3 +182,34 @@ def test_the_boundary_is_what_is_predicted_on_a_grid(monkeypatch: pytest.MonkeyP
         likely = networks(at.view(1, 2, 1, 1)).softmax(1)[0, 1].item()
     assert outcome.arrays["boundary"][2][6] == pytest.approx(likely, abs=2e-3)
     assert np.shape(outcome.arrays["boundary"]) == (7, 7)
+
+
+def test_each_domain_passes_by_its_own_norms():
+    """Features of the source by the source's statistics, as its predictions are."""
+    method = DANN(discriminator=(4,), batch_norm="domain_specific")
+    run = replace(run_of(method), backbone=MLP(hidden=(8,), norm="batch"))
+    networks = method.networks(run.backbone, (2, 1, 1), 3, 0).double().eval()
+    for norm in (m for m in networks.modules() if isinstance(m, DomainNorm)):
+        assert isinstance(norm.source, torch.nn.Module)
+        norm.source.get_buffer("running_mean").add_(1)
+    model = replace(trained(), method=method, networks=networks)
+    images = opened().test.images
+    with torch.no_grad():
+        own = model.features(images, "source")
+        assert not torch.equal(own, model.features(images, "target"))
+        assert torch.equal(model.scores(images), networks.head(own))
+
+
+def test_conditional_discriminators_are_asked_as_they_were_trained():
+    """CDAN's sees features and predictions together."""
+    method = CDAN(discriminator=(4,))
+    model, labels = trained(method), opened()
+    with torch.no_grad():
+        z = model.networks.features(labels.test.images.double())
+        said = model.networks.head(z).softmax(1)
+        products = (said.unsqueeze(2) * z.unsqueeze(1)).flatten(1)  # class by class
+        expected = model.networks.discriminator(products).squeeze(1)
+        ours = method.domain_logits(model.networks, labels.test.images.double())
+    assert ours is not None
+    torch.testing.assert_close(ours, expected)
+    assert "domain_acc" in measured(model, labels)[0]

@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from small_pairs import CPU, blobs, domains, files_in, outcomes, run_of, trained
+from small_blobs import CPU, blobs, domains, entry_of, files_in, outcomes, run_of, trained
 
 from tlresearch.adaptation import METHODS, protocol
 from tlresearch.adaptation.reverse import labelled, reverse_accuracy, reversed_pair
 from tlresearch.data import domain_tables
-from tlresearch.data.domain_tables import Entry
 from tlresearch.data.domains import Domain, Labelled, Unlabelled
 from tlresearch.data.pairs import make_pair
 from tlresearch.training.runs import StackRun
@@ -68,8 +67,7 @@ def on_foot(run: StackRun, folder: Path, monkeypatch: pytest.MonkeyPatch) -> flo
         ("back", Domain("back", source, None, near.class_names, "back")),
         ("front", Domain("front", target, test, near.class_names, "front")),
     ):
-        entry = Entry(lambda root, domain=domain: domain, (2, 1, 1), 3, name)
-        monkeypatch.setitem(domain_tables.DOMAINS, name, entry)
+        monkeypatch.setitem(domain_tables.DOMAINS, name, entry_of(domain))
     seeds = tuple(run.seeds)
     back = run_of(run.method, seeds, source="back", target="front", validation=0.0)
     return outcomes(back, folder / "back")[0].metrics["acc"]

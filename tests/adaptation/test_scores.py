@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_pairs import BENCHMARK, blobs, domains, outcomes, run_of, trained
+from small_blobs import BENCHMARK, blobs, domains, outcomes, run_of, trained
 
 from tlresearch.adaptation import scores as module
 from tlresearch.adaptation.checks import check

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from commands import Command
-from small_pairs import domains
+from small_blobs import domains
 
 from tlresearch import experiment
 from tlresearch.adaptation import protocol

@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 from tlresearch.backbones import BACKBONES, build, lookup
 from tlresearch.backbones.conv4 import Conv4
+from tlresearch.backbones.dann_cnn import DANNCNN
 from tlresearch.backbones.layers import dropout_keys
 from tlresearch.backbones.lenet import LeNet
 from tlresearch.backbones.mlp import MLP
@@ -23,6 +24,7 @@ CASES = {
     "linear": (MLP(hidden=()), (3, 4, 4)),
     "lenet": (LeNet(), (1, 28, 28)),
     "lenet with dropout": (LeNet(dropout=0.5), (3, 16, 20)),
+    "dann_cnn": (DANNCNN(), (3, 28, 28)),
     "conv4": (Conv4(), (1, 28, 28)),
     "conv4 on batch statistics": (Conv4(channels=4, statistics="batch"), (3, 33, 48)),
     "resnet20": (BACKBONES["resnet20"](), (3, 8, 8)),
@@ -35,6 +37,7 @@ COUNTS = {
     "linear": 490,
     "lenet": 431_080,  # Caffe's count for MNIST.
     "lenet with dropout": (75 * 20 + 20) + (500 * 50 + 50) + (50 * 1 * 2 * 500 + 500) + 5_010,
+    "dann_cnn": (75 * 32 + 32) + (800 * 48 + 48) + 7_690,
     "conv4": (9 * 64 + 64 + 128) + 3 * (576 * 64 + 64 + 128) + 650,
     "conv4 on batch statistics": (27 * 4 + 4 + 8) + 3 * (36 * 4 + 4 + 8) + (24 * 10 + 10),
     "resnet20": 269_722,  # 0.27 million in table 6 of the paper.
@@ -42,6 +45,7 @@ COUNTS = {
     "resnet56": 853_018 - 2 * 144,  # 0.85 million, with one input channel instead of three.
 }
 WIDTHS = {"mlp": 400, "mlp with all options": 6, "linear": 48, "lenet": 500, "conv4": 64}
+WIDTHS |= {"dann_cnn": 48 * 4 * 4}
 WIDTHS |= {"lenet with dropout": 500, "conv4 on batch statistics": 4 * 2 * 3}
 
 
@@ -134,6 +138,15 @@ def test_lenet_is_its_layers():
     torch.testing.assert_close(net(x), nn.Sequential(*layers)(x), atol=1e-12, rtol=0)
 
 
+def test_dann_cnn_is_its_layers():
+    """Figure 4a of the paper, ReLU in front of the pool where it commutes."""
+    net = DANNCNN().build((3, 28, 28)).double()
+    x, pool, relu = images((3, 28, 28)), nn.MaxPool2d(2), nn.ReLU()
+    assert (net.conv1.out_channels, net.conv2.out_channels) == (32, 48)
+    layers = (net.conv1, relu, pool, net.conv2, relu, pool, nn.Flatten())
+    torch.testing.assert_close(net(x), nn.Sequential(*layers)(x), atol=1e-12, rtol=0)
+
+
 def test_conv4_meta_gradient_under_vmap_is_the_finite_difference():
     """MAML's gradient through one inner step; kinks of ReLU and pool lie off the line."""
     net = build(Conv4(channels=3, statistics="batch"), (1, 16, 16), 3, seed=0).double()
@@ -173,7 +186,7 @@ def test_seed_decides_the_weights(case):
     assert not torch.equal(first.head.weight, other.head.weight)
 
 
-@pytest.mark.parametrize("settings", [LeNet(), Conv4()])
+@pytest.mark.parametrize("settings", [LeNet(), DANNCNN(), Conv4()])
 @pytest.mark.parametrize("shape", [(1, 15, 28), (3, 28, 8)])
 def test_small_images_are_refused(settings, shape):
     with pytest.raises(UserError, match="at least 16 x 16 pixels") as error:
@@ -181,7 +194,7 @@ def test_small_images_are_refused(settings, shape):
     assert f"{shape[1]} x {shape[2]}" in str(error.value)
 
 
-@pytest.mark.parametrize("settings", [LeNet(), Conv4()])
+@pytest.mark.parametrize("settings", [LeNet(), DANNCNN(), Conv4()])
 def test_smallest_images_pass(settings):
     net = build(settings, (1, 16, 16), 10, seed=0)
     assert net(torch.zeros(2, 1, 16, 16)).shape == (2, 10)

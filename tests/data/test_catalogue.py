@@ -34,7 +34,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.delenv("TLRESEARCH_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("MNIST", "FashionMNIST", "USPS", "CIFAR10", "Omniglot"):
+    for name in ("MNIST", "FashionMNIST", "USPS", "CIFAR10", "SVHN", "Omniglot"):
         monkeypatch.setattr(f"torchvision.datasets.{name}", refuse)
     for name, dataset in list(DATASETS.items()):
         relative = [x for x in dataset.layouts if not Path(x.folder).is_absolute()]

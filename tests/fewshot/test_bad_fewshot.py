@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from peers import peer
 from small_fewshot import use
 
 from tlresearch import cli, experiment
@@ -33,6 +34,63 @@ CASES = {
         ["benchmark.ways=122"],
         "benchmark.ways: 122 ways, but the test part of glyphs has 121 classes; ask for "
         "at most 121",
+    ),
+    "more ways than there are to select by": (
+        [
+            *("benchmark.ways=100", "benchmark.queries=2", "methods.protonet.train_ways=5"),
+            *("train.checkpoint=selected", "train.evaluate_every=1", "methods.maml.name=protonet"),
+            *("methods.maml.tasks=1", "methods.maml.train_ways=5"),
+        ],
+        "benchmark.ways: 100 ways, but the validation part of glyphs, by which weights are "
+        "selected, has 72 classes",
+    ),
+    "the training classes as a target": (
+        ["benchmark.target=glyphs"],
+        "benchmark.target: glyphs is what methods are trained on",
+    ),
+    "groups of a set without groups": (
+        ["benchmark.target=mnist5k", "benchmark.draw=group", "benchmark.size=28"],
+        "benchmark.draw: the classes of mnist5k have no groups",
+    ),
+    "one way": (["benchmark.ways=1"], "benchmark.ways: one way is always right"),
+    "one way in training": (
+        ["methods.protonet.train_ways=1"],
+        "methods.protonet.train_ways: one way is always right",
+    ),
+    "a peer's engine compiled": (
+        ["methods.maml.engine=higher", "train.compile=true"],
+        "methods.maml.engine: higher cannot be compiled",
+    ),
+    "one loss of several": (
+        ["methods.maml.multi_step_loss=50"],
+        "methods.maml.multi_step_loss: one inner step has one loss",
+    ),
+    "weights that follow the passes": (
+        [
+            *("methods.maml.multi_step_loss=50", "methods.maml.inner_steps=2"),
+            "train.accumulate=2",
+        ],
+        "methods.maml.multi_step_loss: its weights follow the passes",
+    ),
+    "episodes for who trains on none": (
+        ["methods={s: {name: simpleshot, train_ways: 9}}"],
+        "methods.s.train_ways: SimpleShot trains on no episodes",
+    ),
+    "ways of functions": (
+        ["benchmark={dataset: sinusoid, ways: 7}", MAML_ONLY],
+        "benchmark.ways: the sinusoids are functions",
+    ),
+    "training ways of functions": (
+        [SINUSOID, "methods={maml: {name: maml, train_ways: 9}}"],
+        "methods.maml.train_ways: the sinusoids have no classes",
+    ),
+    "an error where there are classes": (
+        ["metrics=[mse]"],
+        "'metrics' names 'mse', which no run of this table has",
+    ),
+    "a step that no curve reaches": (
+        ["metrics=[acc_7]"],
+        "'metrics' names 'acc_7', which no run of this table has",
     ),
     "more ways than validation classes": (
         ["benchmark.ways=73", "benchmark.evaluate=validation"],
@@ -206,8 +264,12 @@ def test_an_inner_learning_rate_that_gives_nan_stops_its_runs_and_no_others(
     records = Store(results, "exp").read()
     failed = {(r["method"], r["seed"]): r["reason"] for r in records if r["status"] == "failed"}
     assert failed.keys() == {("maml", 0), ("maml", 1)} and len(records) == 4
-    assert all(reason == "the loss was nan at step 0" for reason in failed.values())
-    assert "the loss was nan at step 0" in out
+    expected = (
+        "the loss was nan at step 0 of meta-training, of 3 inner steps at a rate of 1e+30 "
+        "(inner_lr)"
+    )
+    assert all(reason == expected for reason in failed.values())
+    assert expected in out
 
 
 STACKS = ["train.stack=2", "train.stack=auto", "debug=true"]
@@ -217,7 +279,7 @@ STACKS = ["train.stack=2", "train.stack=auto", "debug=true"]
 @pytest.mark.parametrize("engine", ["func", "higher"])
 def test_a_peers_engine_is_planned_one_seed_at_a_time(file, capsys, monkeypatch, engine, how):
     """And runs so, where our own stacks."""
-    pytest.importorskip("higher")
+    peer("higher")
     use(monkeypatch)
     results = file.parent / "results"
     words = [f"methods={{maml: {{name: maml, engine: {engine}}}}}", "benchmark.queries=3", how]
@@ -229,7 +291,7 @@ def test_a_peers_engine_is_planned_one_seed_at_a_time(file, capsys, monkeypatch,
 
 def test_a_stack_planned_for_our_engine_is_not_run_by_a_peers(file, monkeypatch):
     """A plan on disk is continued; what can no longer be one program is taken apart."""
-    pytest.importorskip("higher")
+    peer("higher")
     use(monkeypatch)
     store = Store(file.parent / "results", "exp")
     words = ["methods={maml: {name: maml}}", "benchmark.queries=3"]

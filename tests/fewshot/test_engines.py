@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from peers import peer
 from small_tasks import build, images, meta_gradient, train
 
 from tlresearch.errors import UserError
@@ -20,7 +21,7 @@ CASES = [(backbone, steps) for backbone in ("mlp", "conv4") for steps in (1, 5)]
 @pytest.mark.parametrize("kind", [MAML, FOMAML, ANIL])
 def test_meta_gradients_are_equal(kind, backbone, steps, engine):
     """Of loss and every parameter, to 1e-10 in float64."""
-    pytest.importorskip(engine)
+    peer(engine)
     batch, results = images(), {}
     for name in ("func", engine):
         method = kind(inner_steps=steps, inner_lr=0.1, engine=name)
@@ -38,7 +39,7 @@ def test_meta_gradients_are_equal(kind, backbone, steps, engine):
 @pytest.mark.parametrize("engine", PEERS)
 def test_they_train_alike(engine):
     """Three meta-steps of the common loop, with the multi-step loss."""
-    pytest.importorskip(engine)
+    peer(engine)
     options = {"inner_steps": 2, "inner_lr": 0.1, "multi_step_loss": 5}
     ours, theirs = (
         train(MAML(**options, engine=name), "mlp", [3], images).stack for name in ("func", engine)
@@ -49,7 +50,7 @@ def test_they_train_alike(engine):
 
 @pytest.mark.parametrize("engine", PEERS)
 def test_they_refuse_a_stack(engine):
-    pytest.importorskip(engine)
+    peer(engine)
     with pytest.raises(UserError, match=r"one seed at a time .* train.stack: 1"):
         train(MAML(engine=engine), "mlp", [0, 1], images)
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from peers import peer
 from small_episodes import (
     F64,
     assert_maps,
@@ -98,7 +99,7 @@ def test_prediction_is_the_comparison_of_one_episode():
 @pytest.mark.parametrize("kind", ["squared", "cosine"])
 def test_agrees_with_learn2learn(kind):
     """Whose `euclidean` is the squared distance, and whose cosine is not one minus."""
-    theirs = pytest.importorskip("learn2learn").nn.PrototypicalClassifier
+    theirs = peer("learn2learn").nn.PrototypicalClassifier
     support, query = features(ways=4, shots=3, queries=7)
     name = {"squared": "euclidean", "cosine": "cosine"}[kind]
     model = theirs(support.flatten(0, 1), torch.arange(12) // 3, distance=name)

@@ -6,6 +6,7 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
+from peers import peer
 from torch import nn
 
 from tlresearch.backbones.classifier import Classifier
@@ -120,7 +121,7 @@ def test_closed_form_of_softmax_regression():
 
 def test_equals_backpack():
     """BackPACK's DiagGGNExact of the mean cross-entropy is the exact Fisher; both our paths."""
-    backpack = pytest.importorskip("backpack")
+    backpack = peer("backpack")
     from backpack.extensions import DiagGGNExact
 
     perceptron = nn.Sequential(nn.Linear(16, 6), nn.ReLU(), nn.Linear(6, 3))

@@ -32,12 +32,21 @@ def test_multistep_schedule():
         assert schedule_factor(train, step) == pytest.approx(factor, abs=1e-12)
 
 
+def test_annealed_schedule():
+    """(1 + 10 p)^(−¾): 1, 6^(−¾) in the middle, and 11^(−¾) is never quite reached."""
+    train = Train(steps=100, schedule="annealed")
+    table = {0: 1.0, 10: 2**-0.75, 50: 6**-0.75, 99: 10.9**-0.75}
+    for step, factor in table.items():
+        assert schedule_factor(train, step) == pytest.approx(factor, abs=1e-12)
+
+
 @pytest.mark.parametrize(
     ("schedule", "table"),
     [
         ("constant", {0: 0.05, 1: 0.1, 18: 0.95, 19: 1.0, 20: 1.0, 99: 1.0}),
         ("cosine", {0: 0.05, 19: 1.0, 20: 1.0, 60: 0.5, 40: 0.5 + 2**0.5 / 4}),
         ("multistep", {0: 0.05, 19: 1.0, 20: 1.0, 49: 1.0, 50: 0.2}),
+        ("annealed", {0: 0.05, 19: 1.0, 20: 1.0, 28: 2**-0.75, 60: 6**-0.75}),
     ],
 )
 def test_warm_up(schedule, table):

@@ -47,7 +47,8 @@ class RoundBatches:
             pair: of domains.
             number: of the round, from 0; another round draws other batches.
             part: the round.
-            chosen: of each seed, what of the target it trains on; None: all of it.
+            chosen: of each seed, what of the target it trains on; None: all of it. A seed that is
+                done beside others gets batches too, which no weight of it will see.
             train: `batch_size` samples of each domain.
         """
         self.pair, self.part, self.train = pair, part, train
@@ -56,7 +57,7 @@ class RoundBatches:
             pool if one is None or not len(one.places) else pool[one.places]
             for pool, one in zip(pair.target_pools, chosen, strict=True)
         ]
-        self.labels = [one.labels for one in chosen if one is not None and one.labels is not None]
+        self.labels = _labels(chosen, self.target_pools)
         purpose = f"round {number}"
         self.source = _Places(seeds, pair.source_pools, size, f"source, {purpose}")
         self.target = _Places(seeds, self.target_pools, size, f"target, {purpose}")
@@ -82,6 +83,17 @@ class RoundBatches:
         return source, source_y, target, target_y, progress.to(pair.scale.device)
 
 
+def _labels(chosen: Sequence[Chosen | None], pools: Sequence[Tensor]) -> list[Tensor]:
+    """Pseudo-labels of each seed's pool, zeros for one that is done; none where no seed has any."""
+    own = [one.labels if one is not None and len(one.places) else None for one in chosen]
+    given = [labels for labels in own if labels is not None]
+    return [
+        given[0].new_zeros(len(pool), *given[0].shape[1:]) if labels is None else labels
+        for labels, pool in zip(own, pools, strict=True)
+        if given
+    ]
+
+
 def _chosen(pools: Sequence[Tensor], positions: Tensor) -> Tensor:
     """pool[position] of each seed: (S, B)."""
     return torch.stack([pool[row] for pool, row in zip(pools, positions, strict=True)])
@@ -94,8 +106,8 @@ def _gather(images: Tensor, places: Tensor) -> Tensor:
 class SeedData:
     """A `DomainData`: one seed's view of the pair."""
 
-    def __init__(self, pair: Pair, place: int, number: int) -> None:
-        self.pair, self.place, self.number = pair, place, number
+    def __init__(self, pair: Pair, place: int, number: int, before: Chosen | None = None) -> None:
+        self.pair, self.place, self.number, self.before = pair, place, number, before
 
     def target(self) -> list[Tensor]:
         """Inputs of the target pool in chunks, in order."""
@@ -117,6 +129,10 @@ class SeedData:
             for part in pool.split(CHUNK)
             if len(part)
         ]
+
+    def previous(self) -> Chosen | None:
+        """What the round before this one chose."""
+        return self.before
 
     def key(self, purpose: str) -> Tensor:
         """A random key for this seed, round and purpose."""

@@ -23,9 +23,20 @@ def check(
     problem = method.problem()
     if problem:
         raise UserError(f"methods.{label}.{problem}")
+    if train.batch_size < method.least_batch:
+        raise UserError(
+            f"train.batch_size: {label} compares the samples of a batch with each other and needs "
+            f"at least {method.least_batch} of each domain, not {train.batch_size}"
+        )
     if train.checkpoint == "selected" and benchmark.validation == 0:
         raise UserError(
             "train.checkpoint: 'selected' needs a held-out part of the source; set "
+            "benchmark.validation to a fraction above 0, e.g. 0.1"
+        )
+    wanted = method.held_out_for()
+    if wanted and benchmark.validation == 0:
+        raise UserError(
+            f"methods.{label}.{wanted}: it needs a held-out part of the source; set "
             "benchmark.validation to a fraction above 0, e.g. 0.1"
         )
     if benchmark.evaluate in ("selectors", "oracle") and benchmark.validation == 0:

@@ -10,34 +10,21 @@ Differs from the paper: nothing but what the experiment files say of their netwo
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from tlresearch.adaptation.adversary import domain_accuracy, domain_loss
 from tlresearch.adaptation.method import AdaptationMethod, DomainBatch
 from tlresearch.adaptation.networks import AdaptedClassifier, perceptron
 from tlresearch.adaptation.passes import BatchNorms, both
+from tlresearch.adaptation.strengths import Schedules, factor
 from tlresearch.functional.losses import cross_entropy
 from tlresearch.functional.reversal import reverse_gradient
-from tlresearch.functional.schedules import reversal_strength
 from tlresearch.training.method import Loss
 from tlresearch.training.settings import Count, Fraction, NonNegative
 from tlresearch.training.tree import Tree
-
-
-def domain_loss(
-    source: Float[Tensor, "source 1"], target: Float[Tensor, "target 1"]
-) -> Float[Tensor, ""]:
-    """½ (mean −log σ(d) over the source + mean −log(1 − σ(d)) over the target), in nats.
-
-    Args:
-        source: logits d of "this is source".
-        target: likewise.
-    """
-    return 0.5 * (F.softplus(-source).mean() + F.softplus(target).mean())
 
 
 @dataclass(frozen=True)
@@ -46,14 +33,14 @@ class DANN(AdaptationMethod):
 
     strength: NonNegative = 1.0
     """Factor on λ, at least 0; with 0 the features are those of source-only training."""
-    schedule: Literal["rising", "constant"] = "rising"
+    schedule: Schedules = "rising"
     """λ: 2 / (1 + exp(−10 p)) − 1 over the progress p, or 1 throughout."""
     discriminator: tuple[Count, ...] = (500, 500)
     """Units of the discriminator's hidden layers; none makes it linear."""
     dropout: Fraction = 0.0
     """Probability to drop a hidden unit of the discriminator."""
     batch_norm: BatchNorms = "joint"
-    """Which samples share batch norm's statistics: see `passes.both`."""
+    """Which samples share batch norm's statistics: see `passes.BatchNorms`."""
 
     def extend(self, networks: AdaptedClassifier, classes: int) -> None:
         """The discriminator, last, so that backbone and head start as without it."""
@@ -63,13 +50,11 @@ class DANN(AdaptationMethod):
     def loss(self, networks: AdaptedClassifier, state: Tree, batch: DomainBatch) -> Loss:
         """Cross-entropy of the source + domain loss, in nats, its gradient reversed."""
         source, target = both(networks, batch, self.batch_norm)
-        scale = self.strength * self.factor(batch.progress)
+        scale = self.strength * factor(self.schedule, batch.progress)
         logits = networks.discriminator(reverse_gradient(torch.cat([source.z, target.z]), scale))
         of_source, of_target = logits.tensor_split([len(source.z)])
         adversarial = domain_loss(of_source, of_target)
-        right = 0.5 * (
-            (of_source > 0).to(logits.dtype).mean() + (of_target <= 0).to(logits.dtype).mean()
-        )
+        right = domain_accuracy(of_source, of_target)
         value = cross_entropy(source.logits, batch.source_y)
         return Loss(
             value + adversarial,
@@ -80,7 +65,3 @@ class DANN(AdaptationMethod):
         self, networks: AdaptedClassifier, x: Tensor
     ) -> Float[Tensor, " batch"] | None:
         return networks.discriminator(networks.features(x)).squeeze(1)
-
-    def factor(self, progress: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """λ without `strength`."""
-        return reversal_strength(progress) if self.schedule == "rising" else progress * 0 + 1

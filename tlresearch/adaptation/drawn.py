@@ -42,7 +42,7 @@ def drawings(
     parts = [_few(trained, part, name) for name, part in (("source", source), ("target", target))]
     arrays: dict[str, Any] = {}
     if benchmark.embedding != "none":
-        features = torch.cat([trained.features(part.images) for part in parts]).double()
+        features = _features(trained, parts)
         found = principal(features) if benchmark.embedding == "pca" else _neighbours(features)
         arrays["embedding"] = _rows(found, parts)
     if trained.data.pair.source.images[0].numel() == 2:
@@ -57,6 +57,13 @@ def _few(trained: Trained, part: Labelled, name: str) -> Labelled:
     places = torch.arange(len(part.images), device=part.images.device)
     places = trained.drawn(places, POINTS, f"drawn, {name}")
     return Labelled(part.images[places], part.labels[places])
+
+
+def _features(trained: Trained, parts: list[Labelled]) -> Float[Tensor, "samples width"]:
+    """z of source and target, in float64."""
+    source, target = (part.images for part in parts)
+    both = [trained.features(source, "source"), trained.features(target, "target")]
+    return torch.cat(both).double()
 
 
 def _rows(points: Float[Tensor, "samples 2"], parts: list[Labelled]) -> list[list[float]]:
@@ -101,7 +108,7 @@ def _boundary(trained: Trained, points: Float[Tensor, "samples 2"]) -> dict[str,
     grid = torch.stack(torch.meshgrid(across, up, indexing="xy"), -1).view(SIDE * SIDE, 2)
     images = trained.data.pair.source.images
     inputs = grid.to(images).view(-1, *images.shape[1:])
-    likely = probabilities(trained.scores(inputs))[:, 1].view(SIDE, SIDE)
+    likely = probabilities(trained.target_scores(inputs))[:, 1].view(SIDE, SIDE)
     return {
         "boundary": [[round(value, 3) for value in row] for row in likely.tolist()],
         "boundary_box": [float(f"{v:.4g}") for v in (low[0], high[0], low[1], high[1])],

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from tlresearch.adaptation.networks import AdaptedClassifier
+from tlresearch.adaptation.norms import separate_norms
 from tlresearch.functional.losses import mask_logits
 from tlresearch.training.method import Method
 from tlresearch.training.settings import Count, Train
@@ -42,16 +43,24 @@ class Round(NamedTuple):
     target: bool = True
     """Whether batches have samples of the target."""
     fresh: bool = False
-    """Whether weights, running statistics and optimiser begin anew."""
+    """Whether weights, running statistics and optimiser begin anew, from the same initialisation
+    as the first round."""
 
 
 class Chosen(NamedTuple):
     """What a round trains on of one seed's target pool."""
 
     places: Int64[Tensor, " k"]
-    """In the pool; none of them ends the seed's training with the weights that it has."""
+    """In the pool; none of them ends the seed's training with the weights that it has, and its
+    record says so in a warning."""
     labels: Tensor | None = None
     """Pseudo-labels: (k,) classes or (k, classes) probabilities; None: no labels."""
+    predicted: Tensor | None = None
+    """(n,) the class that the whole pool is predicted as, kept or not: for the log, and for
+    `DomainData.previous` in the next round."""
+    settled: bool = False
+    """True with no places: training is over because there is nothing more to learn, which is no
+    reason to warn."""
 
 
 class DomainData(Protocol):
@@ -69,6 +78,10 @@ class DomainData(Protocol):
         """Inputs and labels of the held-out source samples in chunks, in order."""
         ...
 
+    def previous(self) -> Chosen | None:
+        """What the round before this one chose; None in the first round, and where it chose all."""
+        ...
+
     def key(self, purpose: str) -> Tensor:
         """A random key for this seed, round and purpose."""
         ...
@@ -81,6 +94,8 @@ class AdaptationMethod(Method):
     Batch: ClassVar[type] = DomainBatch
     oracle: ClassVar[bool] = False
     """Whether it is given the target's labels as a source: the upper reference, under that name."""
+    least_batch: ClassVar[int] = 1
+    """Fewest samples of a domain that a batch must have."""
 
     head: tuple[Count, ...] = ()
     """Units of hidden layers between features and logits."""
@@ -93,10 +108,16 @@ class AdaptationMethod(Method):
             torch.manual_seed(seed)
             networks = AdaptedClassifier(backbone.build(shape), classes, self.head)
             self.extend(networks, classes)
+        if getattr(self, "batch_norm", None) == "domain_specific":
+            separate_norms(networks.backbone, "batch_norm: domain_specific")
         return networks
 
     def extend(self, networks: AdaptedClassifier, classes: int) -> None:
         """Adds what else is trained, such as a discriminator, as submodules."""
+
+    def held_out_for(self) -> str | None:
+        """The setting that needs held-out source samples before the end of training, or None."""
+        return None
 
     def problem(self) -> str | None:
         """What contradicts itself in the settings: one sentence that begins with a key, or None."""
@@ -106,7 +127,7 @@ class AdaptationMethod(Method):
         """Columns of text that its rows have in a table."""
         return {}
 
-    def rounds(self, train: Train) -> tuple[Round, ...]:
+    def parts(self, train: Train) -> tuple[Round, ...]:
         """The parts of its training, in order; at least one."""
         return (Round(train.steps),)
 
@@ -115,7 +136,8 @@ class AdaptationMethod(Method):
     ) -> tuple[Tree, Chosen | None]:
         """State and target samples of round `number`, from 0; for one seed, in evaluation mode.
 
-        None: all target samples, without labels.
+        None: all target samples, without labels. In a stack all seeds choose with labels of one
+        kind, or all without; and once a round has chosen, the state keeps its structure.
         """
         return state, None
 
@@ -132,7 +154,7 @@ class AdaptationMethod(Method):
     def predict(
         self, networks: nn.Module, state: Tree, x: Tensor, context: Tensor | None
     ) -> Float[Tensor, "batch classes"]:
-        """Logits of target samples."""
+        """Logits of target samples; within `norms.passing(networks, "source")`, of the source's."""
         return mask_logits(networks(x), context)
 
     def predict_all(

@@ -20,21 +20,27 @@ def perceptron(
 
 
 class AdaptedClassifier(nn.Module):
-    """z = backbone(x), logits = head(z); methods add further modules."""
+    """z = bottleneck(backbone(x)), logits = head(z); methods add further modules."""
 
     discriminator: nn.Module
     """Of the methods that have one: features to the logit of "this is source"."""
+    maps: nn.Module
+    """Of CDAN, where its discriminator sees random products."""
+    second: nn.Module
+    """Of MCD: the second head."""
 
     def __init__(self, backbone: Backbone, classes: int, hidden: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = perceptron(backbone.width, hidden, classes)
+        self.bottleneck: nn.Module = nn.Identity()
+        """Of the methods that have one, between backbone and features."""
+        self.head: nn.Module = perceptron(backbone.width, hidden, classes)
         if not hidden:
-            backbone.initialise_linear(self.head[0])  # type: ignore[arg-type]
+            backbone.initialise_linear(self.head[0])  # type: ignore[index]
 
     def features(self, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch width"]:
         """z of each input."""
-        return self.backbone(x)
+        return self.bottleneck(self.backbone(x))
 
     def forward(self, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch classes"]:
         return self.head(self.features(x))

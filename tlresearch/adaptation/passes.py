@@ -8,8 +8,13 @@ from torch import Tensor
 
 from tlresearch.adaptation.method import DomainBatch
 from tlresearch.adaptation.networks import AdaptedClassifier
+from tlresearch.adaptation.norms import Domain, passing
 
-BatchNorms = Literal["joint", "separate"]
+BatchNorms = Literal["joint", "separate", "domain_specific"]
+"""`joint`: one pass, so that all samples of a batch share the statistics of batch norm;
+`separate`: a pass each with the domain's own statistics, and running statistics, one set, that
+follow source and target in turn; `domain_specific`: as `separate`, and each domain has running
+statistics, scale and shift of its own (`norms.DomainNorm`), with which it is predicted too."""
 
 
 class Passed(NamedTuple):
@@ -17,6 +22,13 @@ class Passed(NamedTuple):
 
     z: Float[Tensor, "batch width"]
     logits: Float[Tensor, "batch classes"]
+
+
+def one(networks: AdaptedClassifier, x: Tensor, domain: Domain) -> Passed:
+    """Inputs of one domain through backbone and head, by themselves."""
+    with passing(networks, domain):
+        z = networks.features(x)
+        return Passed(z, networks.head(z))
 
 
 def both(
@@ -27,16 +39,14 @@ def both(
     Args:
         networks: backbone and head.
         batch: with samples of both domains.
-        batch_norm: `joint`: one pass, so that all samples share the statistics of batch norm;
-            `separate`: a pass each, and running statistics that follow both in turn.
+        batch_norm: see `BatchNorms`.
     """
-    xs = (batch.source_x, batch.target_x)
-    if batch_norm == "joint":
-        z = networks.features(torch.cat(xs))
-        logits = networks.head(z)
-        count = [len(xs[0])]
-        pairs = zip(z.tensor_split(count), logits.tensor_split(count), strict=True)
-        source, target = (Passed(*pair) for pair in pairs)
-        return source, target
-    source, target = (networks.features(x) for x in xs)
-    return Passed(source, networks.head(source)), Passed(target, networks.head(target))
+    if batch_norm != "joint":
+        source = one(networks, batch.source_x, "source")
+        return source, one(networks, batch.target_x, "target")
+    z = networks.features(torch.cat([batch.source_x, batch.target_x]))
+    logits = networks.head(z)
+    count = [len(batch.source_x)]
+    pairs = zip(z.tensor_split(count), logits.tensor_split(count), strict=True)
+    source, target = (Passed(*pair) for pair in pairs)
+    return source, target

@@ -20,9 +20,10 @@ from tlresearch.adaptation.batches import RoundBatches, SeedData
 from tlresearch.adaptation.checks import check
 from tlresearch.adaptation.method import AdaptationMethod, Chosen
 from tlresearch.adaptation.networks import AdaptedClassifier
+from tlresearch.adaptation.norms import passing
 from tlresearch.adaptation.report import METRICS, measure
 from tlresearch.adaptation.reverse import labelled, reverse_accuracy, reversed_pair
-from tlresearch.adaptation.scores import ORACLE, SELECTORS, check_selection
+from tlresearch.adaptation.scores import ORACLE, SELECTORS, UNLABELLED, check_selection
 from tlresearch.adaptation.settings import AdaptationSettings
 from tlresearch.adaptation.trained import Trained
 from tlresearch.adaptation.trying import trial
@@ -37,6 +38,7 @@ from tlresearch.training.evaluation import accuracy_per_seed
 from tlresearch.training.loop import Training, start
 from tlresearch.training.observer import CHECKPOINT_SECONDS, RunFiles, RunObserver
 from tlresearch.training.runs import Outcome, StackRun
+from tlresearch.training.settings import Train
 from tlresearch.training.stack import stack_networks
 from tlresearch.training.stage import Stage
 from tlresearch.training.weights import weights_of
@@ -77,7 +79,7 @@ def sizes(benchmark: AdaptationSettings) -> tuple[tuple[int, int, int], int]:
 
 def total_steps(config: Any) -> int:
     """Optimiser steps of a run."""
-    steps = sum(part.steps for part in config.method.rounds(config.train))
+    steps = sum(part.steps for part in config.method.parts(config.train))
     return steps * (2 if config.benchmark.reverse else 1)
 
 
@@ -89,6 +91,15 @@ def held_out(benchmark: AdaptationSettings, fraction: float, metric: str) -> Ada
         evaluate=ORACLE if metric == ORACLE else "selectors",
         reverse=benchmark.reverse or metric == "reverse",
     )
+
+
+def possible_metrics(config: Any) -> set[str]:
+    """The metrics that a run can have: without labels only scores, and those only if asked for."""
+    benchmark = config.benchmark
+    without = set() if benchmark.reverse else {"reverse"}
+    without |= set() if benchmark.validation else {"source_acc", "dev"}
+    known = METRICS if benchmark.evaluate in ("test", "training") else UNLABELLED
+    return {*known, *([ORACLE] if benchmark.evaluate == ORACLE else [])} - without
 
 
 def columns(config: Any) -> dict[str, str]:
@@ -128,7 +139,7 @@ def run_stack(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     dtype = dtype_of(run.train.precision)
-    pair, sealed = load_pair(_benchmark(run), run.seeds, device, dtype, root)
+    pair, sealed = load_pair(run.benchmark, run.seeds, device, dtype, root, run.method.oracle)
     observer = partial(RunObserver, progress=progress, checkpoint_seconds=checkpoint_seconds)
     with tf32(run.train.tf32):
         journey = _Journey(run, pair, begin(run, pair, device), files)
@@ -140,16 +151,6 @@ def run_stack(
             back.travel()
             journey.measure_back(back)
         return journey.outcomes(sealed)
-
-
-def _benchmark(run: StackRun) -> AdaptationSettings:
-    """What the method is trained on: for the oracle, the target takes the source's place."""
-    benchmark = run.benchmark
-    if not run.method.oracle:
-        return benchmark
-    return dataclasses.replace(
-        benchmark, source=benchmark.target, source_samples=benchmark.target_samples
-    )
 
 
 def begin(run: StackRun, pair: Pair, device: torch.device) -> Training:
@@ -176,7 +177,7 @@ class _Journey:
 
     def __init__(self, run: StackRun, pair: Pair, training: Training, files: RunFiles) -> None:
         self.run, self.pair, self.training, self.files = run, pair, training, files
-        self.rounds = run.method.rounds(run.train)
+        self.rounds = run.method.parts(run.train)
         self.number, self.learning = 0, Stage(training)
         self.chosen: list[Chosen | None] = [None] * len(run.seeds)
         self.journal: list[list[Chosen | None]] = []
@@ -230,8 +231,12 @@ class _Journey:
 
     def _with_steps(self, number: int) -> Stage:
         """The stage, its training as long as a round."""
-        steps = self.rounds[min(number, len(self.rounds) - 1)].steps
-        self.training.train = dataclasses.replace(self.run.train, steps=steps)
+        part = self.rounds[min(number, len(self.rounds) - 1)]
+        train = dataclasses.replace(self.run.train, steps=part.steps)
+        if not part.source:  # nothing of the source may be looked at, so nothing is selected
+            still = {"checkpoint": "last", "evaluate_every": Train().evaluate_every, "patience": 0}
+            train = dataclasses.replace(train, **still)
+        self.training.train = train
         return self.learning
 
     def _learn(self, before: int) -> None:
@@ -239,48 +244,51 @@ class _Journey:
         part, learning = self.rounds[self.number], self._with_steps(self.number)
         self.observer.stage = self.number
         if learning.step == 0:
-            learning.begin(self.number, before)
             self._choose()
             if part.fresh and self.number:
                 self._renew()
+            learning.begin(self.number, before)  # an average begins with the renewed weights
+            self._stop_done()
         batches = RoundBatches(self.pair, self.number, part, self.chosen, self.training.train)
         learning.learn(batches.batch, self.observer, self._scores, f"round {self.number + 1}")
 
     def _choose(self) -> None:
         """States and target samples of the round; a seed with nothing to learn from is done."""
-        states = []
-        self.chosen = [None] * len(self.run.seeds)
-        for place in range(len(self.run.seeds)):
+        places = range(len(self.run.seeds))
+        states = [tree.take(self.training.state, place) for place in places]
+        self.chosen = [None for _ in places]
+        for place in self._learners():
             method, networks = self._one(place)
-            state = tree.take(self.training.state, place)
-            data = SeedData(self.pair, place, self.number)
-            if not self.done[place]:
-                with torch.no_grad():
-                    state, self.chosen[place] = method.before_round(
-                        networks, state, self.number, data
-                    )
-            states.append(state)
-            chosen = self.chosen[place]
-            self.done[place] |= chosen is not None and not len(chosen.places)
-        self.training.state = tree.stack(states)
+            before = self.journal[-1][place] if self.journal else None
+            data = SeedData(self.pair, place, self.number, before)
+            with torch.no_grad():
+                states[place], chosen = method.before_round(
+                    networks, states[place], self.number, data
+                )
+            self.chosen[place] = chosen
+            self.done[place] = chosen is not None and not len(chosen.places)
+        self.training.state = tree.stack(_alike(states, [*self._learners(), *places][0]))
         self.journal.append(self.chosen)
+
+    def _learners(self) -> list[int]:
+        """Places of the seeds that neither failed nor are done."""
+        ends = zip(self.training.failures, self.done, strict=True)
+        return [i for i, (failure, done) in enumerate(ends) if failure is None and not done]
+
+    def _stop_done(self) -> None:
+        """Seeds that are done keep their weights for the rest of the way."""
         for place, over in enumerate(self.done):
             if over and self.training.active[place]:
                 self.training.stop(place, None)
 
     def _renew(self) -> None:
-        """Weights and statistics as at initialisation, for the seeds that still learn."""
-        device = next(iter(self.training.stack.params.values())).device
-        fresh = begin(self.run, self.pair, device)
-        for place, active in enumerate(self.training.active):
-            if active:
-                one = fresh.stack
-                for mine, other in (
-                    (self.training.stack.params, one.params),
-                    (self.training.stack.buffers, one.buffers),
-                ):
-                    for name, tensor in mine.items():
-                        tensor[place] = other[name][place].detach()
+        """Weights, statistics and optimiser as in the beginning, of the seeds that still learn."""
+        mine, device = self.training.stack, next(iter(self.training.stack.params.values())).device
+        other = begin(self.run, self.pair, device).stack
+        for ours, fresh in ((mine.params, other.params), (mine.buffers, other.buffers)):
+            for name, tensor in ours.items():
+                for place in self._learners():
+                    tensor[place] = fresh[name][place].detach()
         self.training.reset_optimizer()
 
     def _scores(self) -> Tensor:
@@ -289,7 +297,8 @@ class _Journey:
             [(x, y, None) for x, y in SeedData(self.pair, place, 0).held_out()]
             for place in range(len(self.run.seeds))
         ]
-        return accuracy_per_seed(self.training, held_out)
+        with passing(self.training.stack.module, "source"):
+            return accuracy_per_seed(self.training, held_out)
 
     def _one(self, place: int) -> tuple[AdaptationMethod, AdaptedClassifier]:
         """Method and networks of one seed, in evaluation mode."""
@@ -365,15 +374,26 @@ class _Journey:
             journal = [row[place] for row in self.journal]
             found, arrays = measure(trained, self.run.benchmark, journal, opened)
             found |= self.scores[place]
-            if self.done[place]:
-                details["warning"] = (
-                    f"round {1 + _first_empty(journal)} chose no target sample, and training "
-                    "ended with the weights of the round before"
-                )
+            details |= _ending(journal)
             rows.append(Outcome(found, arrays, "finished", None, details, weights))
         return rows
 
 
-def _first_empty(journal: list[Chosen | None]) -> int:
-    empty = (one is not None and not len(one.places) for one in journal)
-    return list(empty).index(True)
+def _alike(states: list[tree.Tree], like: int) -> list[tree.Tree]:
+    """The states, that of a seed which failed before it had such a one replaced by another's."""
+    shapes = [[leaf.shape for leaf in tree.tensors(state)] for state in states]
+    pairs = zip(states, shapes, strict=True)
+    return [state if own == shapes[like] else states[like] for state, own in pairs]
+
+
+def _ending(journal: list[Chosen | None]) -> dict[str, str]:
+    """What a record says of a training that ended before its last round."""
+    for number, one in enumerate(journal):
+        if one is not None and not len(one.places):
+            if one.settled:
+                return {"ended": f"settled before round {number + 1} of {len(journal)}"}
+            return {
+                "warning": f"round {number + 1} of {len(journal)} chose no target sample, so the "
+                "weights of the round before are the last ones"
+            }
+    return {}

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from tlresearch.adaptation.drawn import drawings
 from tlresearch.adaptation.method import Chosen
+from tlresearch.adaptation.norms import passing
+from tlresearch.adaptation.round_log import round_log
 from tlresearch.adaptation.scores import ORACLE, UNLABELLED, scores
 from tlresearch.adaptation.settings import AdaptationSettings
 from tlresearch.adaptation.trained import Trained, fraction, probabilities
@@ -37,20 +39,20 @@ def measure(
         journal: what each round chose of the target.
         opened: the target's labels; None: nothing that needs them is measured.
     """
-    found = scores(trained)
+    found, data = scores(trained), trained.data
+    truth = opened and opened.training_labels[data.place]
+    arrays = round_log(journal, len(data.pair.target_pools[data.place]), data.pair.classes, truth)
     if opened is None:
-        return found, {}
+        return found, arrays
     said = trained.target_scores(opened.test.images)
     predicted = said.argmax(-1)
     accuracy = fraction(predicted == opened.test.labels)
     if benchmark.evaluate == ORACLE:
-        return found | {ORACLE: accuracy}, {}
+        return found | {ORACLE: accuracy}, arrays
     found["acc"] = accuracy
     found["ece"] = float(expected_calibration_error(probabilities(said), opened.test.labels, BINS))
-    classes = trained.data.pair.classes
-    arrays: dict[str, Any] = {
-        "target_classes": [shares(predicted, classes), shares(opened.test.labels, classes)]
-    }
+    both = (predicted, opened.test.labels)
+    arrays["target_classes"] = [shares(labels, data.pair.classes) for labels in both]
     if not trained.method.oracle:  # which has the target in the source's place
         found |= _domains(trained, opened)
         arrays |= drawings(trained, benchmark, _source_test(trained, opened), opened.test)
@@ -75,17 +77,23 @@ def _domains(trained: Trained, opened: Opened) -> dict[str, float]:
     )
     if min(len(source), len(target)) > 1:
         found["a_distance"] = held_out_a_distance(
-            trained.features(source), trained.features(target), trained.data.key("A-distance")
+            trained.features(source, "source"),
+            trained.features(target, "target"),
+            trained.data.key("A-distance"),
         )
-    told = [
-        [trained.method.domain_logits(trained.networks, x) for x in trained.inputs(images)]
-        for images in (source, target)
-    ]
-    of_source, of_target = ([part for part in parts if part is not None] for parts in told)
+    with passing(trained.networks, "source"):
+        of_source = _told(trained, source)
+    of_target = _told(trained, target)
     if of_source and of_target:
         right = fraction([part > 0 for part in of_source])
         found["domain_acc"] = 0.5 * (right + fraction([part <= 0 for part in of_target]))
     return found
+
+
+def _told(trained: Trained, images: Tensor) -> list[Tensor]:
+    """The discriminator's logits in chunks; none without a discriminator."""
+    parts = (trained.method.domain_logits(trained.networks, x) for x in trained.inputs(images))
+    return [part for part in parts if part is not None]
 
 
 def _source_test(trained: Trained, opened: Opened) -> Labelled:

@@ -77,16 +77,14 @@ def _embedded_risk(trained: Trained, wrong: torch.Tensor) -> float:
     The domain classifier sees the features of the samples that were trained on, the weights are of
     those that were held out.
     """
-    data = trained.data
-    pair, place = data.pair, data.place
-    source, target = (
-        trained.features(images[trained.drawn(pool[place], CLASSIFIED, f"dev, {name}")])
-        for images, pool, name in (
-            (pair.source.images, pair.source_pools, "source"),
-            (pair.target.images, pair.target_pools, "target"),
-        )
-    )
-    held_out = trained.features(pair.source.images[pair.held_out_pools[place]])
+    pair, place = trained.data.pair, trained.data.place
+    few = [
+        trained.drawn(pools[place], CLASSIFIED, f"dev, {name}")
+        for name, pools in (("source", pair.source_pools), ("target", pair.target_pools))
+    ]
+    source = trained.features(pair.source.images[few[0]], "source")
+    target = trained.features(pair.target.images[few[1]], "target")
+    held_out = trained.features(pair.source.images[pair.held_out_pools[place]], "source")
     probability = domain_classifier(source, target)(held_out).clamp_min(1e-12)
     weights = density_ratio(probability, len(source), len(target))
     return embedded_risk(weights, wrong.double()).item()

@@ -15,7 +15,7 @@ from tlresearch.training.tree import Tree
 class SourceOnly(AdaptationMethod):
     """Supervised training on the source; the target is seen only by the evaluator."""
 
-    def rounds(self, train: Train) -> tuple[Round, ...]:
+    def parts(self, train: Train) -> tuple[Round, ...]:
         return (Round(train.steps, target=False),)
 
     def loss(self, networks: nn.Module, state: Tree, batch: DomainBatch) -> Loss:

@@ -10,6 +10,7 @@ from torch import Tensor
 from tlresearch.adaptation.batches import SeedData
 from tlresearch.adaptation.method import CHUNK, AdaptationMethod
 from tlresearch.adaptation.networks import AdaptedClassifier
+from tlresearch.adaptation.norms import Domain, passing
 from tlresearch.functional import random
 from tlresearch.training.tree import Tree
 
@@ -34,13 +35,17 @@ class Trained:
         )
 
     def scores(self, images: Tensor) -> Float[Tensor, "samples classes"]:
-        """Logits of other images, each by itself."""
-        parts = self.inputs(images)
-        return torch.cat([self.method.predict(self.networks, self.state, x, None) for x in parts])
+        """Logits of images of the source, each by itself."""
+        with passing(self.networks, "source"):
+            predicted = (
+                self.method.predict(self.networks, self.state, x, None) for x in self.inputs(images)
+            )
+            return torch.cat(list(predicted))
 
-    def features(self, images: Tensor) -> Float[Tensor, "samples width"]:
-        """z of images of either domain."""
-        return torch.cat([self.networks.features(x) for x in self.inputs(images)])
+    def features(self, images: Tensor, domain: Domain) -> Float[Tensor, "samples width"]:
+        """z of images of a domain."""
+        with passing(self.networks, domain):
+            return torch.cat([self.networks.features(x) for x in self.inputs(images)])
 
     def inputs(self, images: Tensor) -> Iterator[Tensor]:
         """What the networks are given for images, in chunks."""

@@ -20,7 +20,7 @@ def trial(config: Any) -> Trial:
 
     method, dtype = config.method, dtype_of(config.train.precision)
     shape, classes = sizes(config.benchmark)
-    first = method.rounds(config.train)[0]
+    first = method.parts(config.train)[0]
 
     def noise(seed: int, domain: str) -> torch.Tensor:
         return random.uniform(random.make_key(seed, f"probe {domain}"), (_BATCH, *shape), dtype)

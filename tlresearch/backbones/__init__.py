@@ -11,6 +11,7 @@ import torch
 from tlresearch.backbones.cifar_resnet import ResNet20, ResNet32, ResNet56
 from tlresearch.backbones.classifier import Backbone, Classifier, Settings
 from tlresearch.backbones.conv4 import Conv4
+from tlresearch.backbones.dann_cnn import DANNCNN
 from tlresearch.backbones.lenet import LeNet
 from tlresearch.backbones.mlp import MLP
 from tlresearch.errors import UserError
@@ -20,6 +21,7 @@ __all__ = ["BACKBONES", "Backbone", "Classifier", "Settings", "build", "lookup"]
 BACKBONES: dict[str, type[Settings]] = {
     "mlp": MLP,
     "lenet": LeNet,
+    "dann_cnn": DANNCNN,
     "conv4": Conv4,
     "resnet20": ResNet20,
     "resnet32": ResNet32,

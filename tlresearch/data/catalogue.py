@@ -8,13 +8,23 @@ must have the fingerprint pinned here.
 
 import difflib
 import functools
+import hashlib
 import importlib.util
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tlresearch.data import checksums, embedded, formats, glyphs, omniglot, outlines, tiny_imagenet
+from tlresearch.data import (
+    checksums,
+    embedded,
+    formats,
+    glyphs,
+    omniglot,
+    outlines,
+    svhn,
+    tiny_imagenet,
+)
 from tlresearch.data.checksums import tensor_digest
 from tlresearch.data.formats import Split
 from tlresearch.data.sources import (
@@ -71,6 +81,11 @@ def _omniglot(
 ) -> Layout:
     files = zip((names.format(name) for name in omniglot.SETS), digests, strict=True)
     return Layout(folder, tuple(files), read, digest)
+
+
+def _of_files(files: Iterable[tuple[str, str]]) -> str:
+    """The fingerprint of a set that is known by its files' digests."""
+    return hashlib.sha256("\n".join(digest for _, digest in files).encode()).hexdigest()
 
 
 _FOUR_FILES = "train-images-idx3-ubyte, train-labels-idx1-ubyte and the two t10k- ones (or .gz)"
@@ -148,6 +163,25 @@ DATASETS: dict[str, Dataset] = {
             ),
         ),
         torchvision="CIFAR10",
+    ),
+    "svhn": Dataset(
+        name="svhn",
+        title="Street View House Numbers, cropped",
+        class_names=_DIGITS,
+        shape=(3, 32, 32),
+        train_size=73_257,
+        test_size=26_032,
+        licence="non-commercial research",
+        source="Netzer et al., NIPS Workshop on Deep Learning, 2011",
+        obtain="put train_32x32.mat and test_32x32.mat into ROOT/SVHN",
+        fingerprint=_of_files(svhn.FILES),
+        layouts=tuple(
+            Layout(folder, svhn.FILES, svhn.read_folder, svhn.digest) for folder in ("SVHN", ".")
+        ),
+        torchvision="SVHN",
+        torchvision_argument="split",
+        torchvision_values=("train", "test"),
+        by_files=True,
     ),
     "omniglot": Dataset(
         name="omniglot",
@@ -319,6 +353,8 @@ def _not_found(dataset: Dataset, root: Path | None, reason: str) -> UserError:
 def _read_place(dataset: Dataset, place: Place) -> ImageData:
     train, test = place.layout.read(place.folder)
     data = _image_data(dataset, train, test, str(place.folder))
+    if dataset.by_files:
+        data = replace(data, fingerprint=_of_files(place.digests()))
     if _is_published(dataset, data):
         return data
     sizes = f"{len(train.labels):,} + {len(test.labels):,} images in all"

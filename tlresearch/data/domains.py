@@ -89,6 +89,13 @@ class Pair:
             return self.source.labels[places]
         return torch.stack([own[row] for own, row in zip(self.own_labels, places, strict=True)])
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.target, Unlabelled):
+            raise UserError(
+                "a pair's target is Unlabelled, its inputs alone, but was handed over as "
+                f"{type(self.target).__name__}; pass Unlabelled(images)"
+            )
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(channels, rows, columns) of an input."""

@@ -1,13 +1,14 @@
 """From two names to what training may see, and what is sealed."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tlresearch.data import domain_tables
-from tlresearch.data.domains import Domain, Opened, Pair, Sealed, Unlabelled
+from tlresearch.data import domain_tables, shifts
+from tlresearch.data.domains import Domain, Labelled, Opened, Pair, Sealed, Unlabelled
 from tlresearch.errors import UserError
 from tlresearch.functional import random
 
@@ -20,18 +21,43 @@ def load_pair(
     device: torch.device,
     dtype: torch.dtype,
     root: Path | None = None,
+    oracle: bool = False,
 ) -> tuple[Pair, Sealed]:
     """The pair of domains that an `AdaptationSettings` names, and the target's labels under seal.
+
+    Args:
+        settings: an `AdaptationSettings`.
+        seeds: of the stack.
+        device: where the data are held.
+        dtype: of the networks.
+        root: data root; None: where the environment says.
+        oracle: whether the target, with its labels, takes the source's place.
 
     Raises:
         UserError: a domain is unknown, missing, damaged, empty or lacks a class; or the two have
             other classes or shapes.
     """
+    source, target = domains(settings, root)
+    if oracle:
+        settings = dataclasses.replace(settings, source_samples=settings.target_samples)
+        source = target
+    return make_pair(settings, source, target, seeds, device, dtype)
+
+
+def domains(settings: Any, root: Path | None = None) -> tuple[Domain, Domain]:
+    """Source and target as the settings make them: resized, cut in halves, turned, subsampled.
+
+    Raises:
+        UserError: as `load_pair`.
+    """
     source, target = (
-        domain_tables.prepared(name, settings.size, settings.channels, root)
+        domain_tables.prepared(name, settings.size, settings.channels, settings.counts, root)
         for name in (settings.source, settings.target)
     )
-    return make_pair(settings, source, target, seeds, device, dtype)
+    if settings.source == settings.target:
+        source, target = shifts.halves(source)
+    target = shifts.rotated(target, float(settings.rotation))
+    return source, shifts.label_shifted(target, float(settings.label_shift))
 
 
 def make_pair(
@@ -66,15 +92,9 @@ def make_pair(
 
 def _check(source: Domain, target: Domain) -> None:
     for key, domain in (("source", source), ("target", target)):
-        if not len(domain.train.images):
-            raise UserError(f"benchmark.{key}: {domain.name} is empty; it needs samples")
-        images = domain.train.images
-        if images.is_floating_point() and not bool(images.isfinite().all()):
-            row = int((~images.isfinite().flatten(1).all(1)).nonzero()[0])
-            raise UserError(
-                f"benchmark.{key}: {domain.name} has a feature that is not finite, first in sample "
-                f"{row}; mend or remove that sample"
-            )
+        for part, what in ((domain.train, ""), (domain.test, "the test part of ")):
+            if part is not None:
+                _check_part(part, f"benchmark.{key}: {what}{domain.name}")
     if source.class_names != target.class_names:
         raise UserError(
             f"benchmark.target: {target.name} has the classes {_told(target.class_names)}, and "
@@ -87,12 +107,36 @@ def _check(source: Domain, target: Domain) -> None:
             f"columns), and one of {source.name} {_size(shapes[0])}; set benchmark.size and "
             "benchmark.channels, which make images alike"
         )
+    if source.train.images.is_floating_point() != target.train.images.is_floating_point():
+        features, pixels = (
+            (source, target) if source.train.images.is_floating_point() else (target, source)
+        )
+        raise UserError(
+            f"benchmark.target: {features.name} is features and {pixels.name} pixels; both must be "
+            "of one kind"
+        )
     missing = sorted(set(range(len(source.class_names))) - set(source.train.labels.tolist()))
     if missing:
         names = ", ".join(source.class_names[c] for c in missing)
         raise UserError(
             f"benchmark.source: {source.name} has no sample of {names}; every class of the target "
             "needs labelled samples"
+        )
+
+
+def _check_part(part: Labelled, name: str) -> None:
+    images = part.images
+    if not len(images):
+        raise UserError(f"{name} is empty; it needs samples")
+    if len(part.labels) != len(images):
+        raise UserError(
+            f"{name} has {len(images)} inputs and {len(part.labels)} labels; it needs one for each"
+        )
+    if images.is_floating_point() and not bool(images.isfinite().all()):
+        row = int((~images.isfinite().flatten(1).all(1)).nonzero()[0])
+        raise UserError(
+            f"{name} has a feature that is not finite, first in sample {row}; mend or remove that "
+            "sample"
         )
 
 
@@ -121,6 +165,13 @@ def _source_pools(settings: Any, source: Domain, seed: int) -> tuple[Tensor, Ten
             f"benchmark.validation: {settings.validation:g} of {len(chosen)} samples of "
             f"{source.name} leaves none to train on or to be held out; choose another fraction"
         )
+    lost = set(range(len(source.class_names))) - set(labels[kept].tolist())
+    if lost:
+        raise UserError(
+            f"benchmark.source_samples, benchmark.validation: of {source.name}'s class "
+            f"{source.class_names[min(lost)]} no sample is left to train on; take more samples or "
+            "hold out fewer"
+        )
     return kept, held
 
 
@@ -131,10 +182,7 @@ def _balanced(labels: Tensor, samples: int, seed: int) -> Tensor:
             f"benchmark.source_samples: {samples} were asked for and there are {len(labels)}"
         )
     order = random.permutation(random.make_key(seed, "source samples"), len(labels))
-    rank = torch.empty_like(order)  # of a sample among those of its class
-    for label in labels.unique().tolist():
-        members = order[labels[order] == label]
-        rank[members] = torch.arange(len(members))
+    rank = shifts.rank_in_class(labels, order)
     first = order[rank[order].argsort(stable=True)]
     return first[:samples].sort().values
 
@@ -158,11 +206,11 @@ def _normalisation(
     """Factor and shift of an input, the same for both domains."""
     one, none = torch.ones((), dtype=dtype), torch.zeros((), dtype=dtype)
     floating = source.train.images.is_floating_point()
-    if floating or kind == "none":
+    if kind == "none" or (floating and kind != "mean"):
         return one, none
     if kind == "half":
         return one * (2 / 255), one
-    scale = one / 255
+    scale = one if floating else one / 255
     if kind == "unit":
         return scale, none
     means = [_mean(domain.train.images) for domain in (source, target)]

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tlresearch.data import formats
 from tlresearch.data.formats import Split
@@ -61,7 +62,11 @@ class Dataset:
     torchvision: str = ""
     """The class of `torchvision.datasets` that downloads it into one of the layouts; "": none."""
     torchvision_argument: str = "train"
-    """The argument of that class that is true for the training set and false for the test set."""
+    """The argument of that class that says which set, and, below, what it is for train and test."""
+    torchvision_values: tuple[Any, Any] = (True, False)
+    by_files: bool = False
+    """Whether `fingerprint` is the SHA-256 of the files' digests, one a line, not of the content:
+    where nobody here has seen the content."""
     test_classes: int = 0
     """How many of the classes, the last ones, are of the test set alone, whose labels then count
     from the first of them; 0: train and test have the same classes."""
@@ -88,6 +93,11 @@ class Place:
         names = (name for name, _ in self.layout.files)
         return [name for name in names if formats.present(self.folder, name) is None]
 
+    def digests(self) -> Iterator[tuple[str, str]]:
+        """Each file's name and the digest of its content, as they are."""
+        for name, _ in self.layout.files:
+            yield name, self.layout.digest(formats.present(self.folder, name) or self.folder / name)
+
 
 def data_root(root: Path | None) -> Path | None:
     """The folder of the user's data: the argument, else TLRESEARCH_DATA, else None."""
@@ -95,7 +105,8 @@ def data_root(root: Path | None) -> Path | None:
     return Path(chosen).expanduser().absolute() if chosen else None
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Of this user: downloads, and what was computed once."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "tlresearch"
 
@@ -108,7 +119,7 @@ def places(dataset: Dataset, root: Path | None) -> Iterator[Place]:
     if chosen is not None:
         yield from (Place(chosen / layout.folder, layout) for layout in relative)
     yield from (Place(Path(layout.folder), layout) for layout in installed)
-    yield from (Place(_cache_folder() / layout.folder, layout) for layout in relative)
+    yield from (Place(cache_folder() / layout.folder, layout) for layout in relative)
 
 
 def find(dataset: Dataset, root: Path | None) -> Place | None:
@@ -122,7 +133,7 @@ def _download_folder(root: Path | None) -> Path:
     # The mode is asked too: to the superuser `access` calls a read-only folder writable.
     if chosen and chosen.is_dir() and os.access(chosen, os.W_OK) and chosen.stat().st_mode & 0o222:
         return chosen
-    return _cache_folder()
+    return cache_folder()
 
 
 def _move(dataset: Dataset, folder: Path, goal: Path) -> Place:
@@ -154,8 +165,8 @@ def fetch(dataset: Dataset, root: Path | None) -> Place:
         goal.mkdir(parents=True, exist_ok=True)
         socket.setdefaulttimeout(30.0)  # torchvision sets none: a silent firewall would hang it
         with tempfile.TemporaryDirectory(prefix=".download-", dir=goal) as folder:
-            for train in (True, False):
-                which = {dataset.torchvision_argument: train}
+            for value in dataset.torchvision_values:
+                which = {dataset.torchvision_argument: value}
                 getattr(datasets, dataset.torchvision)(folder, download=True, **which)
             place = _move(dataset, Path(folder), goal)
         return place

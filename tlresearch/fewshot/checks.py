@@ -5,6 +5,7 @@ from tlresearch.data.episodes import check_sizes
 from tlresearch.errors import UserError
 from tlresearch.fewshot.batches import episode_sizes
 from tlresearch.fewshot.gradient import GradientMethod
+from tlresearch.fewshot.maml import MAML
 from tlresearch.fewshot.method import FewShotMethod
 from tlresearch.fewshot.settings import SINUSOID, FewShotSettings
 from tlresearch.training.settings import Train
@@ -16,7 +17,7 @@ def check(benchmark: FewShotSettings, method: FewShotMethod, label: str, train: 
     Raises:
         UserError: naming the key, what was expected and what to do.
     """
-    problem = method.problem()
+    problem = method.problem() or _unread(method) or _clash(method, train)
     if problem:
         raise UserError(f"methods.{label}.{problem}")
     if benchmark.dataset == SINUSOID:
@@ -25,17 +26,47 @@ def check(benchmark: FewShotSettings, method: FewShotMethod, label: str, train: 
         _check_images(benchmark, method, label, train)
 
 
+def _unread(method: FewShotMethod) -> str | None:
+    """A setting that the method would not read."""
+    defaults = FewShotMethod()
+    if method.trains_on != "episodes":
+        for name in ("train_ways", "train_shots", "train_queries", "tasks"):
+            if getattr(method, name) != getattr(defaults, name):
+                return f"{name}: {type(method).__name__} trains on no episodes; remove the key"
+    return None
+
+
+def _clash(method: FewShotMethod, train: Train) -> str | None:
+    """Settings that do not go together."""
+    if not isinstance(method, MAML):
+        return None
+    if method.engine != "func" and train.compile:
+        return f"engine: {method.engine} cannot be compiled; set train.compile: false"
+    if method.multi_step_loss and method.inner_steps == 1:
+        return "multi_step_loss: one inner step has one loss; set inner_steps above 1"
+    if method.multi_step_loss and train.accumulate > 1:
+        return (
+            "multi_step_loss: its weights follow the passes, of which train.accumulate makes "
+            "several for a step; set train.accumulate: 1 and more tasks"
+        )
+    return None
+
+
 def _check_sinusoid(benchmark: FewShotSettings, method: FewShotMethod, label: str) -> None:
     if not method.regresses:
         raise UserError(
             f"methods.{label}: {type(method).__name__} classifies, and the sinusoids are a "
             "regression; choose one such as maml, or another benchmark.dataset"
         )
-    for name in ("split", "size", "rotations", "target"):
-        if getattr(benchmark, name):
+    for name in ("split", "size", "rotations", "target", "ways"):
+        if getattr(benchmark, name) != getattr(FewShotSettings(SINUSOID), name):
             raise UserError(
                 f"benchmark.{name}: the sinusoids are functions, not images; remove the key"
             )
+    if method.train_ways is not None:
+        raise UserError(
+            f"methods.{label}.train_ways: the sinusoids have no classes; remove the key"
+        )
     if benchmark.draw != "classes":
         raise UserError(
             "benchmark.draw: the sinusoids are functions without groups; remove the key"
@@ -58,7 +89,7 @@ def _check_lake(benchmark: FewShotSettings) -> None:
 def _check_names(benchmark: FewShotSettings) -> None:
     """Refuses unknown names, each under its key."""
     known = {
-        "dataset": lambda: catalogue.entry(benchmark.dataset),
+        "dataset": lambda: _entry(benchmark.dataset),
         "split": lambda: class_tables.check(benchmark.dataset, benchmark.split),
         "target": lambda: benchmark.target is None or catalogue.entry(benchmark.target),
     }
@@ -67,6 +98,25 @@ def _check_names(benchmark: FewShotSettings) -> None:
             look_up()
         except UserError as error:
             raise UserError(f"benchmark.{key}: {error}") from None
+
+
+def _entry(dataset: str) -> object:
+    try:
+        return catalogue.entry(dataset)
+    except UserError as error:
+        raise UserError(f"{error}; or {SINUSOID}") from None
+
+
+def _check_target(benchmark: FewShotSettings) -> None:
+    """Test classes must not be among those that are trained on."""
+    if benchmark.target == benchmark.dataset:
+        raise UserError(
+            f"benchmark.target: {benchmark.target} is what methods are trained on, and the classes "
+            "of its own split might be among them; remove the key, or name another data set"
+        )
+    measured = benchmark.target or benchmark.dataset
+    if benchmark.draw == "group" and len(class_tables.groups(measured)[1]) == 1:
+        raise UserError(f"benchmark.draw: the classes of {measured} have no groups; remove the key")
 
 
 def _check_images(
@@ -78,6 +128,7 @@ def _check_images(
             "benchmark.dataset: sinusoid, or choose another method"
         )
     _check_names(benchmark)
+    _check_target(benchmark)
     if benchmark.draw == "lake":
         _check_lake(benchmark)
     facts = class_tables.facts(
@@ -100,6 +151,9 @@ def _check_images(
         )
     sizes = (benchmark.ways, benchmark.shots, benchmark.queries)
     check_sizes(classes, measured.images, *sizes, where, "benchmark.")
+    if train.checkpoint == "selected":
+        where = f"the validation part of {benchmark.dataset}, by which weights are selected,"
+        check_sizes(facts.validation, facts.images, *sizes, where, "benchmark.")
     _check_training(benchmark, method, label, facts)
 
 
@@ -115,6 +169,9 @@ def _check_training(
             "nearest_centroid that trains nothing"
         )
     ways, shots, queries = episode_sizes(benchmark, method)
+    for key, value in (("benchmark.ways", benchmark.ways), (f"methods.{label}.train_ways", ways)):
+        if value < 2:
+            raise UserError(f"{key}: one way is always right; give at least 2")
     if isinstance(method, GradientMethod) and ways != benchmark.ways:
         raise UserError(
             f"methods.{label}.train_ways: {name} has an output for each way, so it trains with as "

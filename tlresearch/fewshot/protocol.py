@@ -65,7 +65,7 @@ METRICS = (
     *("acc", "error", "mse", "ci_episodes", "mse_ci_episodes", "train_steps"),
     *(f"{name}_{step}" for name in ("acc", "mse") for step in range(CURVE + 1)),
 )
-DEFAULT_METRICS = ("acc", "ci_episodes", "train_steps")
+DEFAULT_METRICS = ("acc", "ci_episodes", "mse", "mse_ci_episodes", "train_steps")
 
 check = checks.check
 
@@ -73,6 +73,17 @@ check = checks.check
 def total_steps(config: Any) -> int:
     """Optimiser steps of a run."""
     return 0 if config.method.trains_on == "nothing" else config.train.steps
+
+
+def possible_metrics(config: Any) -> set[str]:
+    """Those that a run of a configuration can have."""
+    method, regression = config.method, config.benchmark.dataset == SINUSOID
+    name = "mse" if regression else "acc"
+    found = {"mse", "mse_ci_episodes"} if regression else {"acc", "error", "ci_episodes"}
+    if isinstance(method, GradientMethod):
+        steps = max(config.benchmark.curve, method.test_steps or method.inner_steps)
+        found |= {f"{name}_{step}" for step in range(min(steps, CURVE) + 1)}
+    return found | {"train_steps"}
 
 
 def columns(config: Any) -> dict[str, str]:
@@ -299,6 +310,7 @@ class _Journey:
                 "peak_memory_bytes": peak_memory(device),
                 "training": self.keys[place],
             }
+            failure = _explained(failure, self.run.method)
             failure = failure or undefined(values[place], self.counted)
             if failure:
                 rows.append(Outcome({}, {}, "failed", failure, details, source=self.trained_by))
@@ -312,6 +324,17 @@ class _Journey:
             weights = weights_of(self.training.one(place)[1])
             rows.append(Outcome(found, arrays, "finished", None, details, weights, self.trained_by))
         return rows
+
+
+def _explained(failure: str | None, method: FewShotMethod) -> str | None:
+    """Where a seed's training stopped, with what an inner loop may have to do with it."""
+    if failure is None or not isinstance(method, GradientMethod):
+        return failure
+    steps = "step" if method.inner_steps == 1 else "steps"
+    return (
+        f"{failure} of meta-training, of {method.inner_steps} inner {steps} at a rate of "
+        f"{float(method.inner_lr):g} (inner_lr)"
+    )
 
 
 def row_of(values: Tensor, counted: int) -> int:

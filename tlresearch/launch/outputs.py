@@ -1,5 +1,6 @@
 """What a table leaves behind: Markdown, CSV, LaTeX, figures and the packed records."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from tlresearch.launch.domain_outputs import write_domain_figures, write_selecto
 from tlresearch.launch.naming import output_name
 from tlresearch.launch.plan import Plan
 from tlresearch.launch.tuning_notes import chosen_by, tuning_of
-from tlresearch.launch.waiting import records_by_key, sources_of
-from tlresearch.results import figures
+from tlresearch.launch.waiting import confirmations_of, records_by_key, sources_of
+from tlresearch.results import confirmations, figures
 from tlresearch.results.adaptation_figure import adaptation_figure
+from tlresearch.results.confirmations import Confirmation
 from tlresearch.results.episodes import episode_format
 from tlresearch.results.rows import Place, Table, build_table
 from tlresearch.results.store import Record, Store
@@ -33,9 +35,12 @@ def records_of(plan: Plan, store: Store) -> list[Record]:
     ]
 
 
-def table_of(experiment: Experiment, records: list[Record]) -> Table:
-    """The table of an experiment from the records of its cells."""
+def table_of(
+    experiment: Experiment, records: list[Record], lines: Sequence[Confirmation] = ()
+) -> Table:
+    """The table of an experiment from the records of its cells and their confirmations."""
     configs = {(cell.method, cell.setting): cell.config for cell in experiment.cells}
+    rows = {row: {r["seed"]: r for r in records if _row(r) == row} for row in configs}
     current = {row: sources_of(config) for row, config in configs.items()}
     by = chosen_by(experiment)
     return build_table(
@@ -53,7 +58,12 @@ def table_of(experiment: Experiment, records: list[Record]) -> Table:
         columns={
             row: families.columns(config) | by.get(row, {}) for row, config in configs.items()
         },
+        confirmations={row: confirmations_of(configs[row], lines, rows[row]) for row in configs},
     )
+
+
+def _row(record: Record) -> tuple[str, str]:
+    return record["method"], record["setting"]
 
 
 def _places(experiment: Experiment) -> dict[tuple[str, str], Place] | None:
@@ -83,18 +93,28 @@ def write_outputs(experiment: Experiment, plan: Plan, store: Store) -> list[Path
         The files, in the order in which one would open them.
     """
     with claim(Store(store.root, output_name(experiment)).lock_path, silently):
-        records = records_of(plan, store)
-        paths = _write_table(experiment, records, store)
+        records, base = records_of(plan, store), store.root / output_name(experiment)
+        table = table_of(experiment, records, confirmations.read(store))
+        paths = _write_texts(table, base) + _write_figures(experiment, records, base)
+        paths += write_selectors(experiment, records, base)
+        if swept_number(table):
+            paths.append(base.with_name(base.name + "_sweep.svg"))
+            sweep_figure(table, paths[-1])
     if not experiment.overrides:
         # Records that the file no longer asks for stay in the pack: a run deletes nothing.
         paths.append(store.pack([record["key"] for record in records], others=True))
     return paths
 
 
-def _write_table(experiment: Experiment, records: list[Record], store: Store) -> list[Path]:
-    """Writes Markdown, CSV, LaTeX and figures."""
-    table = table_of(experiment, records)
-    base = store.root / output_name(experiment)
+def write_table(experiment: Experiment, plan: Plan, store: Store) -> list[Path]:
+    """Writes Markdown, CSV and LaTeX as `write_outputs`; neither figures nor records change."""
+    with claim(Store(store.root, output_name(experiment)).lock_path, silently):
+        table = table_of(experiment, records_of(plan, store), confirmations.read(store))
+        return _write_texts(table, store.root / output_name(experiment))
+
+
+def _write_texts(table: Table, base: Path) -> list[Path]:
+    """Writes Markdown, CSV and LaTeX."""
     paths = []
     for suffix, text in (
         (".md", to_markdown(table)),
@@ -104,11 +124,6 @@ def _write_table(experiment: Experiment, records: list[Record], store: Store) ->
         path = base.with_name(base.name + suffix)
         write_text_atomic(path, text)
         paths.append(path)
-    paths += _write_figures(experiment, records, base)
-    paths += write_selectors(experiment, records, base)
-    if swept_number(table):
-        paths.append(base.with_name(base.name + "_sweep.svg"))
-        sweep_figure(table, paths[-1])
     return paths
 
 

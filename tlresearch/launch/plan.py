@@ -207,6 +207,11 @@ def versions(config: Config | None = None) -> dict[str, str]:
     }
 
 
+def planned_device(store: Store) -> str | None:
+    """The kind of device of the plan on disk; None if there is none."""
+    return _read(store).get("device")
+
+
 def repair(store: Store) -> list[str]:
     """Sets a plan aside that cannot be used, so that it is made again; one sentence if so."""
     if not store.plan_path.exists() or _read(store):

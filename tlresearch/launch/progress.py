@@ -35,7 +35,7 @@ def plan_text(
         why: what `--rerun` was given.
         stale: how many finished runs were made by other code, and stay.
     """
-    old = f", {stale} of them by other code (stale; --rerun stale)" if stale else ""
+    old = f", {stale} of them by other code (stale; confirm, or --rerun stale)" if stale else ""
     name = experiment.outputs or experiment.name
     total = sum(len(stack.keys) for stack in plan.stacks)
     left = sum(len(stack.keys) for stack in waiting)
@@ -156,6 +156,8 @@ def reporter(waiting: list[Stack], bars: bool = True) -> Iterator[Reporter]:
             for seed, outcome in zip((c.seed for c in stack.cells), outcomes, strict=True):
                 if outcome.status == "failed":
                     console.print(f"{stack.label}, seed {seed} was stopped: {outcome.reason}")
+                if "warning" in outcome.details:
+                    console.print(f"{stack.label}, seed {seed}: {outcome.details['warning']}")
 
         def wait(stack: Stack, holder: str) -> None:
             console.print(

@@ -29,7 +29,7 @@ from tlresearch.launch.waiting import (
     rerun_path,
     write_rerun,
 )
-from tlresearch.results import tables
+from tlresearch.results import confirmations, tables
 from tlresearch.results.store import Store
 from tlresearch.training import device as devices
 from tlresearch.training import distributed
@@ -96,7 +96,7 @@ def _run(desk: Desk) -> int:
     options = desk.options
     with desk.processes.alike():
         trackers.check(options.track)
-        experiment = _load(options, desk.device)
+        experiment = load(options, desk.device)
     if experiment.header.select and experiment.choice is None:
         tuned = _tuned(desk, experiment)
         if tuned is None:
@@ -115,7 +115,7 @@ def _finish(desk: Desk, experiment: Experiment, made: Plan) -> int:
     store, _ = desk.stores(experiment)
     paths = write_outputs(experiment, made, store)
     records = records_of(made, store)
-    print(tables.to_markdown(table_of(experiment, records)))
+    print(tables.to_markdown(table_of(experiment, records, confirmations.read(store))))
     print("Written: " + ", ".join(str(path) for path in paths))
     return sum(record["status"] == "failed" for record in records)
 
@@ -158,6 +158,7 @@ def _work(desk: Desk, experiment: Experiment) -> Plan:
             notice(sentence)
     with processes.alike():
         made = desk.plan(experiment)
+        confirmations.read(store)  # what would refuse the table is to refuse the work before it
         again = _again(desk, experiment, made)
         waiting = missing_stacks(made, store, again)
         if desk.is_main:
@@ -171,12 +172,12 @@ def _work(desk: Desk, experiment: Experiment) -> Plan:
         if options.dry_run:
             return made
         if waiting:
-            _check_threads(options, made, plan_store)
+            check_threads(options, made, plan_store)
     with processes.alike():
         if desk.is_main:  # loading may download
             if waiting:
-                _check_data(experiment, options.data)
-            _check_writable(options.results)
+                check_data(experiment, options.data)
+            check_writable(options.results)
             made = _begin(desk, experiment, again) if waiting else made
             local.tidy(made, store, again)
             _forget_rerun(desk, experiment, made, again)
@@ -249,14 +250,14 @@ def _begin(desk: Desk, experiment: Experiment, again: Outdated) -> Plan:
         for sentence in plans.repair(plan_store):
             notice(sentence)
         made = desk.plan(experiment)
-        _check_threads(desk.options, made, plan_store)
+        check_threads(desk.options, made, plan_store)
         write_plan(made, plan_store)
         if again and not made.debug:
             write_rerun(plan_store, desk.options.rerun, again)
     return made
 
 
-def _load(options: argparse.Namespace, device: torch.device) -> Experiment:
+def load(options: argparse.Namespace, device: torch.device) -> Experiment:
     """The experiment; with --best the values that its file chose before are in place."""
     check_root(options.data)
     experiment = experiments.load(options.file, options.overrides)
@@ -272,11 +273,11 @@ def _load(options: argparse.Namespace, device: torch.device) -> Experiment:
     if experiment.overrides:
         words = (*experiment.overrides, "--best")
         experiment = dataclasses.replace(experiment, overrides=words)
-    choice = tuning.read_choice(selection, *_plan_and_store(options, selection, device))
+    choice = tuning.read_choice(selection, *plan_and_store(options, selection, device))
     return tuning.with_choice(experiment, choice)
 
 
-def _plan_and_store(
+def plan_and_store(
     options: argparse.Namespace, experiment: Experiment, device: torch.device
 ) -> tuple[Plan, Store]:
     """The plan of an experiment that is only read, and the store of its records."""
@@ -287,19 +288,21 @@ def _plan_and_store(
 def table(options: argparse.Namespace) -> int:
     """Prints the table of an experiment from its records."""
     device = torch.device("cpu")
-    experiment = _load(options, device)
+    experiment = load(options, device)
     if experiment.header.select and experiment.choice is None:
         selection = tuning.selection_of(experiment)
-        made, store = _plan_and_store(options, selection, device)
+        made, store = plan_and_store(options, selection, device)
         choice = tuning.choose(selection, made, records_of(made, store))
         experiment = tuning.with_choice(experiment, choice)
-    made, store = _plan_and_store(options, experiment, device)
+    made, store = plan_and_store(options, experiment, device)
     writer = {"md": tables.to_markdown, "csv": tables.to_csv, "latex": tables.to_latex}
-    print(writer[options.format](table_of(experiment, records_of(made, store))), end="")
+    lines = confirmations.read(store)
+    print(writer[options.format](table_of(experiment, records_of(made, store), lines)), end="")
     return 0
 
 
-def _check_threads(options: argparse.Namespace, made: Plan, plan_store: Store) -> None:
+def check_threads(options: argparse.Namespace, made: Plan, plan_store: Store) -> None:
+    """Refuses another number of threads than the plan's."""
     if options.threads not in (None, made.threads):
         raise UserError(
             f"--threads: {plan_store.plan_path} was made for {made.threads} threads, and its "
@@ -308,7 +311,7 @@ def _check_threads(options: argparse.Namespace, made: Plan, plan_store: Store) -
         )
 
 
-def _check_data(experiment: Experiment, root: Path | None) -> None:
+def check_data(experiment: Experiment, root: Path | None) -> None:
     """Refuses before any work data that are missing or damaged."""
     for cell in {id(cell.config): cell for cell in experiment.cells}.values():
         families.protocol(cell.config.family).load_data(cell.config.benchmark, root)
@@ -324,7 +327,7 @@ def check_root(root: Path | None) -> None:
         raise UserError(f"--data: {root} is no folder; expected the data root")
 
 
-def _check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """Refuses before any work what would fail after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,14 @@
 """Which stacks are to be run: those that lack a record, and those whose records are made again."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tlresearch import families, own
 from tlresearch.experiment import Cell, Config
 from tlresearch.launch.plan import Plan, Stack
+from tlresearch.results import confirmations
+from tlresearch.results.confirmations import Confirmation
 from tlresearch.results.provenance import source_hash
 from tlresearch.results.store import Record, Store, digest, write_json_atomic
 
@@ -26,6 +28,25 @@ def sources_of(config: Config) -> str:
     kinds = type(config.method), type(config.backbone)
     modules = [families.FAMILIES[config.family], *(kind.__module__ for kind in kinds)]
     return source_hash(modules, own.sources(config))
+
+
+def row_key(config: Config) -> str:
+    """What a row of a table is known by whatever its label: the key of its cell of seed 0."""
+    fingerprint = families.protocol(config.family).fingerprint(config.benchmark)
+    return Cell("", "", 0, config).key(fingerprint)
+
+
+def confirmations_of(
+    config: Config, lines: Sequence[Confirmation], records: Mapping[int, Record]
+) -> list[Confirmation]:
+    """The confirmations that hold for the row of a configuration.
+
+    Args:
+        config: the row's.
+        lines: the confirmations of its table.
+        records: of the row, by seed.
+    """
+    return confirmations.of_row(lines, row_key(config), records) if lines else []
 
 
 def records_by_key(plan: Plan, store: Store) -> dict[str, Record]:
@@ -49,22 +70,38 @@ def outdated(plan: Plan, store: Store, which: str) -> dict[str, str]:
     Args:
         plan: its cells.
         store: their records.
-        which: one of `RERUNS`.
+        which: one of `RERUNS`; what is confirmed is not stale.
+
+    Raises:
+        UserError: the confirmations cannot be used.
     """
-    records, found = records_by_key(plan, store), {}
-    for stack in plan.stacks:
-        source = sources_of(stack.cells[0].config)
-        for key in stack.keys:
-            record = records.get(key)
-            if record is not None and _is_outdated(record, which, source):
-                found[key] = digest(record)
+    records = records_by_key(plan, store)
+    if which == "stale":
+        return _stale(plan, records, confirmations.read(store))
+    planned = [key for stack in plan.stacks for key in stack.keys if key in records]
+    failed = which == "failed"
+    return {k: digest(records[k]) for k in planned if not failed or _has_failed(records[k])}
+
+
+def _stale(
+    plan: Plan, records: Mapping[str, Record], lines: Sequence[Confirmation]
+) -> dict[str, str]:
+    """The cells whose source neither is nor counts as the current one, as `outdated`."""
+    rows: dict[tuple[str, str], list[tuple[Cell, Record]]] = {}
+    for key, cell in (pair for stack in plan.stacks for pair in _cells(stack)):
+        if key in records:
+            rows.setdefault(_label(cell), []).append((cell, records[key]))
+    found = {}
+    for row in rows.values():
+        config = row[0][0].config
+        holding = confirmations_of(config, lines, {cell.seed: record for cell, record in row})
+        fresh = confirmations.accepted(holding, sources_of(config))
+        found |= {r["key"]: digest(r) for _, r in row if r["source"] not in fresh}
     return found
 
 
-def _is_outdated(record: Record, which: str, source: str) -> bool:
-    if which == "stale":
-        return record["source"] != source
-    return which == "all" or record["status"] == "failed"
+def _has_failed(record: Record) -> bool:
+    return record["status"] == "failed"
 
 
 def rerun_path(plan_store: Store) -> Path:

@@ -4,6 +4,9 @@ import math
 import re
 from dataclasses import dataclass
 
+_LARGE = 1e6
+"""From here on a number is printed with an exponent."""
+
 
 @dataclass(frozen=True)
 class MetricFormat:
@@ -43,6 +46,7 @@ class MetricFormat:
         if math.isnan(value):
             return "undefined"
         form = f".{self.decimals}f" if self.decimals is not None else ".4g"
+        form = ".1e" if abs(self.scale * value) >= _LARGE else form
         text = format(self.scale * value, ("+" if sign else "") + form)
         return text if sign or float(text) != 0 else text.lstrip("-")  # no minus zero
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tlresearch.errors import UserError
+from tlresearch.results.confirmations import Confirmation, Confirmed, accepted, confirmed
 from tlresearch.results.episodes import EpisodeTest, compare_over_episodes
 from tlresearch.results.formats import metric_format
 from tlresearch.results.published import (
@@ -55,7 +56,11 @@ class Cell:
     missing: tuple[int, ...]
     """Seeds without a record; empty where the seeds to expect are not known."""
     stale: bool
-    """Whether some result was made by other source files than the current ones."""
+    """Whether some result was made by other code than the current one, and is not confirmed."""
+    confirmed: Confirmed | None = None
+    """What was made again of a row by older code that is not stale; None of any other."""
+    warned: tuple[tuple[int, str], ...] = ()
+    """Seeds whose result needs a word, and that word."""
 
     @property
     def seeds_expected(self) -> int:
@@ -137,6 +142,7 @@ def build_table(
     places: Mapping[tuple[str, str], Place] | None = None,
     tuning: Tuning | None = None,
     columns: Mapping[tuple[str, str], Mapping[str, str]] | None = None,
+    confirmations: Mapping[tuple[str, str], Sequence[Confirmation]] | None = None,
 ) -> Table:
     """Means over seeds, the published numbers beside them, verdicts and paired tests.
 
@@ -148,7 +154,7 @@ def build_table(
         metrics: names; the first is the primary one, which is tested.
         published: their rows are found by method and setting.
         current_source: hash of the source files in use now, by method and setting; a cell with a
-            record made by others is stale. None marks nothing.
+            record made by others is stale, unless it is confirmed. None marks nothing.
         seeds: the seeds that each cell should have; None: those that it has.
         cells: the (method, setting) pairs to expect; None: all of them. A pair that is
             expected and has no record is in the table, as missing.
@@ -157,6 +163,7 @@ def build_table(
             compare methods at values that are not each other's.
         tuning: what choosing the settings took.
         columns: by method and setting, texts by the heading of their column.
+        confirmations: that hold, by method and setting.
 
     Raises:
         ValueError: two records of the same cell, or no metric.
@@ -169,7 +176,15 @@ def build_table(
     expected = {(m, s) for m in methods for s in settings} if cells is None else set(cells)
     by_cell, left_out = _group(records, expected)
     order = [(m, s) for s in settings for m in methods if (m, s) in expected]
-    known = {pair: _cell(by_cell.get(pair, {}), pair, seeds, current_source) for pair in order}
+    known = {
+        pair: _cell(
+            by_cell.get(pair, {}),
+            seeds,
+            (current_source or {}).get(pair),
+            (confirmations or {}).get(pair, ()),
+        )
+        for pair in order
+    }
     finished = {pair: _finished(by_cell.get(pair, {})) for pair in order}
     rows = [row for pair in order for metric in metrics
             for row in _rows(pair, metric, finished[pair], published)]  # fmt: skip
@@ -247,13 +262,13 @@ def _finished(cell: Mapping[int, Record]) -> dict[int, Record]:
 
 def _cell(
     cell: Mapping[int, Record],
-    pair: tuple[str, str],
     seeds: Sequence[int] | None,
-    current_source: Mapping[tuple[str, str], str] | None,
+    current: str | None,
+    confirmations: Sequence[Confirmation],
 ) -> Cell:
     """What there is of a cell."""
     finished = _finished(cell)
-    current = (current_source or {}).get(pair)
+    sources = {record["source"] for record in finished.values()}
     return Cell(
         finished=tuple(finished),
         failed=tuple(
@@ -262,7 +277,13 @@ def _cell(
             if seed not in finished
         ),
         missing=tuple(seed for seed in seeds or () if seed not in cell),
-        stale=current is not None and any(r["source"] != current for r in finished.values()),
+        stale=current is not None and not sources <= accepted(confirmations, current),
+        confirmed=None if current is None else confirmed(confirmations, current, finished),
+        warned=tuple(
+            (seed, r["details"]["warning"])
+            for seed, r in finished.items()
+            if "warning" in r.get("details", {})
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tlresearch.results.confirmations import Confirmed
 from tlresearch.results.episodes import EPISODES_NOTE, EpisodeTest, episode_format
 from tlresearch.results.formats import (
     METRIC_FORMATS,
@@ -312,8 +313,10 @@ def notes(table: Table) -> list[str]:
     lines += _undefined_notes(table)
     if any(cell.stale for cell in table.cells.values()):
         lines.append(
-            "(stale): made by an older version of the code; run it again with --rerun stale."
+            "(stale): made by an older version of the code; see by tlresearch confirm whether its "
+            "numbers still come out, or run it again with --rerun stale."
         )
+    lines += _confirmed_notes(table)
     if table.left_out:
         lines.append(f"Records without a row in this table: {'; '.join(table.left_out)}.")
     return lines
@@ -380,14 +383,38 @@ def _unmatched_note(block: Published, row: PublishedRow) -> str:
 
 
 def _cell_notes(name: str, cell: Cell) -> list[str]:
-    """The failed and missing seeds of a cell."""
+    """The failed and missing seeds of a cell, and the warnings of the others."""
     lines = [f"Failed: {name}, seed {seed}: {reason}" for seed, reason in cell.failed]
+    lines += [f"Warning: {name}, seed {seed}: {text}." for seed, text in cell.warned]
     if cell.missing:
         word = "seed" if len(cell.missing) == 1 else "seeds"
         lines.append(f"Missing: {name}, {word} {', '.join(map(str, cell.missing))}.")
     elif not cell.finished and not cell.failed:
         lines.append(f"Missing: {name}.")
     return lines
+
+
+def _confirmed_notes(table: Table) -> list[str]:
+    """What was made again of the rows that are not stale although older code made them."""
+    kinds: dict[Confirmed, list[str]] = {}
+    for pair, cell in table.cells.items():
+        if cell.confirmed is not None:
+            kinds.setdefault(cell.confirmed, []).append(cell_name(*pair))
+    return [_confirmed_note(kind, names) for kind, names in kinds.items()]
+
+
+def _confirmed_note(kind: Confirmed, names: Sequence[str]) -> str:
+    """One sentence for the rows of which as many seeds were made again."""
+    many = len(names) > 1
+    rows = f"row{'s' * many} {'; '.join(names)}"
+    if kind.old == kind.seeds:
+        made = f"{rows} {'were' if many else 'was'} made by older code"
+    else:
+        of = "of each of" if many else "of"
+        made = f"{kind.old} of {kind.seeds} seeds {of} {rows} were made by older code"
+    by = "the present code" if kind.directly else "later code, which was itself confirmed,"
+    again = f"{kind.again} of {kind.old} seeds{' of each' * many} made again by {by}"
+    return f"Confirmed: {made}; {again} gave the same numbers bit for bit."
 
 
 def _undefined_notes(table: Table) -> list[str]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -13,11 +14,20 @@ from tlresearch.functional import random
 from tlresearch.training.averages import Average
 from tlresearch.training.device import autocast
 from tlresearch.training.method import Labelled, Loss, Method
-from tlresearch.training.optimizers import clip_per_seed, make_optimizer, schedule_factor
+from tlresearch.training.optimizers import (
+    begin_late_momenta,
+    clip_per_seed,
+    make_optimizer,
+    schedule_factor,
+)
+from tlresearch.training.phases import bind_phases, merged
 from tlresearch.training.scaler import LEAST_SCALE, Scaler
 from tlresearch.training.settings import Train
 from tlresearch.training.stack import SeedStack
 from tlresearch.training.tree import Tree
+
+Fields = tuple[Tensor | None, ...]
+"""Of a batch, each with the seeds first."""
 
 
 class Observer(Protocol):
@@ -66,30 +76,31 @@ class Training:
     """With fp16-mixed."""
     average: Average | None = None
     """While a task with `train.average` is trained on."""
-    _kept: dict[int, list[Tensor]] = field(default_factory=dict)
-    """Slices of the stopped seeds, written back after each step of the others."""
+    _kept: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    """Slices of the stopped seeds by name, written back after each pass of the others."""
     _before: dict[str, Tensor] = field(default_factory=dict)
-    """The statistics before the current step."""
+    """The statistics before the current pass."""
 
     def step_tensors(self) -> list[Tensor]:
         """What a step changes, each with the seeds first: weights, statistics, moments."""
-        leaves = list(self.stack.leaves.values())
-        moments = [
-            value
-            for leaf in leaves
-            for name, value in self.optimizer.state.get(leaf, {}).items()
-            if name != "step" and isinstance(value, Tensor)
-        ]
-        statistics = [self.stack.buffers[name] for name in self.statistics]
+        return list(self._named_tensors().values())
+
+    def _named_tensors(self) -> dict[str, Tensor]:
+        leaves = {name: leaf.detach() for name, leaf in self.stack.leaves.items()}
+        moments = {
+            f"{of} of {name}": value
+            for name, leaf in self.stack.leaves.items()
+            for of, value in self.optimizer.state.get(leaf, {}).items()
+            if of != "step" and isinstance(value, Tensor)
+        }
         if self.stack.direct:
-            weights, moments = ([t.detach().unsqueeze(0) for t in ts] for ts in (leaves, moments))
-            return weights + statistics + moments
-        return [t.detach() for t in leaves] + statistics + moments
+            leaves, moments = ({k: t.unsqueeze(0) for k, t in d.items()} for d in (leaves, moments))
+        return leaves | {name: self.stack.buffers[name] for name in self.statistics} | moments
 
     def stop(self, place: int, reason: str | None) -> None:
-        """Stops one seed before its step is taken; the others go on untouched.
+        """Stops one seed before its pass is taken; the others go on untouched.
 
-        It keeps the weights, running statistics and optimiser state from before the step.
+        It keeps the weights, running statistics and optimiser state from before the pass.
 
         Args:
             place: the seed's place in the stack.
@@ -99,27 +110,25 @@ class Training:
         self.failures[place] = reason
         self.keep(place)
         # Not into the buffers yet: the backward pass of the others still needs them as they are.
-        first = len(self.stack.leaves)
-        for i, before in enumerate(self._before.values()):
-            self._kept[place][first + i] = before[place].clone()
+        for name, before in self._before.items():
+            self._kept[place][name] = before[place].clone()
 
     def keep(self, place: int) -> None:
         """Remembers what `restore_stopped` writes back."""
-        self._kept[place] = [t[place].clone() for t in self.step_tensors()]
+        self._kept[place] = {k: t[place].clone() for k, t in self._named_tensors().items()}
 
     def restore_stopped(self) -> None:
         """Writes the stopped seeds' weights, statistics and optimiser state back."""
         if not self._kept:
             return
-        tensors = self.step_tensors()
+        tensors = self._named_tensors()
         for place, kept in self._kept.items():
-            # Moments come last, and are 0 before the optimiser's first step.
-            kept += [torch.zeros_like(t[place]) for t in tensors[len(kept) :]]
-            for tensor, value in zip(tensors, kept, strict=True):
-                tensor[place] = value
+            for name, tensor in tensors.items():
+                # Moments are 0 before the optimiser's first step.
+                tensor[place] = kept.get(name, 0)
 
     def remember_statistics(self) -> None:
-        """Before a step, which may find that a seed has to stop."""
+        """Before a pass, which may find that a seed has to stop."""
         if self.statistics:
             self._before = {name: self.stack.buffers[name].clone() for name in self.statistics}
 
@@ -129,24 +138,29 @@ class Training:
         Adam's bias correction goes on from `step`, as if all had taken all steps: the seeds of a
         stack share its count, and a seed alone shall have the same.
         """
-        for state in self.optimizer.state.values():
+        for name, leaf in self.stack.leaves.items():
+            state = self.optimizer.state.get(leaf, {})
             if "step" in state:
-                state["step"].fill_(step)
+                times = sum(p.repeats for p in self.method.phases() if p.trains(name))
+                state["step"].fill_(step * times)
         for place, failure in enumerate(self.failures):
             if failure is None:
                 self.active[place] = True
                 self._kept.pop(place, None)
 
-    def finish_step(self, left_out: Sequence[int] = ()) -> None:
-        """One more step for the active seeds; the stopped ones get back what they had.
+    def finish_pass(self, left_out: Sequence[int] = ()) -> None:
+        """The stopped seeds get back what they had.
 
         Args:
-            left_out: places that were kept for this step only.
+            left_out: places that were kept for this pass only.
         """
         self.restore_stopped()
         for place in left_out:
             del self._kept[place]
         self._before = {}
+
+    def count_step(self) -> None:
+        """One more step for the active seeds."""
         self.steps = [n + active for n, active in zip(self.steps, self.active, strict=True)]
 
     def keep_stopped(self) -> None:
@@ -202,7 +216,7 @@ def start(
 
 def fit(
     training: Training,
-    batch: Callable[[int], tuple[Tensor | None, ...]],
+    batch: Callable[[int], Fields],
     steps: int,
     first_step: int = 0,
     observer: Observer | None = None,
@@ -222,46 +236,73 @@ def fit(
     """
     observer = observer or Silent()
     train, stack, optimizer = training.train, training.stack, training.optimizer
-    loss_of = _bind_loss(training)
-    leaves = list(stack.leaves.values())
+    passes = bind_phases(stack, training.method, partial(_bind_loss, training))
     stack.train()
     for step in range(first_step, steps):
         if not any(training.active):
             return
         _set_learning_rate(optimizer, train, step)
-        training.remember_statistics()
-        optimizer.zero_grad()
-        loss = _backward(training, loss_of, batch, step)
-        if not any(training.active):
-            training.finish_step()
-            return
-        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
-        left_out = _unscale(training, gradients, step)
-        if train.clip:
-            clip_per_seed(gradients, train.clip, stacked=not stack.direct)
-        optimizer.step()
-        training.finish_step(left_out)
+        of_step = partial(_batch, batch, step * train.accumulate)
+        if len(passes) > 1:
+            of_step = cache(of_step)
+        losses = []
+        for number, one in enumerate(passes):
+            with one.only_its_parameters():
+                losses.append(_pass(training, one.loss, of_step, step, (number, len(passes))))
+            if not any(training.active):
+                return
+        training.count_step()
         stack.average_buffers()
         if training.average:
             training.average.update(stack, training.active)
-        observer.after_step(step, loss)
+        observer.after_step(step, merged(losses))
+
+
+def _batch(batch: Callable[[int], Fields], first: int, part: int) -> Fields:
+    return batch(first + part)
+
+
+def _pass(
+    training: Training,
+    loss_of: Callable[..., Loss],
+    batch: Callable[[int], Fields],
+    step: int,
+    number: tuple[int, int],
+) -> Loss:
+    """One step of the optimiser: forward, backward, clipping."""
+    train, stack, optimizer = training.train, training.stack, training.optimizer
+    training.remember_statistics()
+    optimizer.zero_grad()
+    loss = _backward(training, loss_of, batch, step, number)
+    if not any(training.active):
+        training.finish_pass()
+        return loss
+    gradients = [leaf.grad for leaf in stack.leaves.values() if leaf.grad is not None]
+    left_out = _unscale(training, gradients, step)
+    if train.clip:
+        clip_per_seed(gradients, train.clip, stacked=not stack.direct)
+    begin_late_momenta(optimizer)
+    optimizer.step()
+    training.finish_pass(left_out)
+    return loss
 
 
 def _backward(
     training: Training,
     loss_of: Callable[..., Loss],
-    batch: Callable[[int], tuple[Tensor | None, ...]],
+    batch: Callable[[int], Fields],
     step: int,
+    number: tuple[int, int],
 ) -> Loss:
     """The mean loss of the step's batches; its gradient is left in the leaves."""
     train, stack = training.train, training.stack
     device = next(iter(stack.params.values())).device
     losses = []
     for part in range(train.accumulate):
-        _set_dropout_keys(training, part)
+        _set_dropout_keys(training, part, *number)
         with stack.local_gradients(part + 1 < train.accumulate):
             with autocast(train.precision, device):
-                loss = loss_of(*batch(step * train.accumulate + part))
+                loss = loss_of(*batch(part))
             total = loss.total if stack.direct else loss.total.sum()
             if not math.isfinite(total.item()):
                 _stop_non_finite(training, loss, step)
@@ -307,8 +348,8 @@ def _unscale(training: Training, gradients: list[Tensor], step: int) -> list[int
     return left_out
 
 
-def _bind_loss(training: Training) -> Callable[..., Loss]:
-    """The method's loss as a function of a batch's tensors, for all seeds."""
+def _bind_loss(training: Training, name: str) -> Callable[..., Loss]:
+    """The method's loss of that name as a function of a batch's tensors, for all seeds."""
     method, last = training.method, training.train.channels_last
     # Not read within, and of one length: a compiled graph would be made anew once it is filled.
     found: dict[str, tuple[str, ...]] = {"terms": ()}
@@ -319,7 +360,7 @@ def _bind_loss(training: Training) -> Callable[..., Loss]:
         given = method.Batch(*batch)
         if last and isinstance(given, Labelled) and given.x.dim() == 4:
             given = given._replace(x=given.x.contiguous(memory_format=torch.channels_last))
-        value = with_fields(method, fields).loss(networks, state, given)
+        value = getattr(with_fields(method, fields), name)(networks, state, given)
         found["terms"] = tuple(value.terms)
         return (value.total, *value.terms.values())
 
@@ -339,15 +380,15 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, train: Train, step: int
             group["lr"] = train.lr * schedule_factor(train, step)
 
 
-def _set_dropout_keys(training: Training, part: int) -> None:
+def _set_dropout_keys(training: Training, part: int, number: int, passes: int) -> None:
     """The key of dropout layer i: fold(key(seed, "dropout", n), i).
 
     n counts the seed's own forward passes.
     """
     if not training.dropout_layers:
         return
-    passes = torch.tensor(training.steps) * training.train.accumulate + part
-    keys = random.make_key(torch.tensor(training.seeds), "dropout", passes)
+    count = (torch.tensor(training.steps) * passes + number) * training.train.accumulate + part
+    keys = random.make_key(torch.tensor(training.seeds), "dropout", count)
     for i, name in enumerate(training.dropout_layers):
         training.stack.buffers[name].copy_(random.fold(keys, i))
 

@@ -32,6 +32,25 @@ class Loss(NamedTuple):
     terms: dict[str, Float[Tensor, ""]]
 
 
+class Phase(NamedTuple):
+    """A part of a step: a loss, and the parameters that follow its gradient.
+
+    All parts of a step see the same batch. The other parameters keep their weights and what the
+    optimiser remembers of them; running statistics move in every forward pass.
+    """
+
+    loss: str
+    """Name of the method's function (networks, state, batch) to `Loss`."""
+    parameters: tuple[str, ...] = ("",)
+    """What the names of those parameters begin with, e.g. "head."; "" is all of them."""
+    repeats: int = 1
+    """How often in a step, at least 1; with masks of their own in dropout."""
+
+    def trains(self, name: str) -> bool:
+        """Whether a parameter of this name follows it."""
+        return name.startswith(self.parameters)
+
+
 @runtime_checkable
 class TaskData(Protocol):
     """The training data of one task for one seed, as `after_task` sees it.
@@ -98,6 +117,10 @@ class Method:
         """Mean cross-entropy of the batch over its active classes, in nats."""
         value = cross_entropy(networks(batch.x), batch.y, batch.mask)
         return Loss(value, {"cross_entropy": value})
+
+    def phases(self) -> tuple[Phase, ...]:
+        """The parts of each step, in order; here one: `loss`, of all parameters."""
+        return (Phase("loss"),)
 
     def predict(
         self, networks: nn.Module, state: Tree, x: Tensor, context: Tensor | None

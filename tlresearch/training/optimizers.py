@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from tlresearch.functional.schedules import annealed
 from tlresearch.training.settings import Train
 
 
@@ -23,17 +24,34 @@ def make_optimizer(train: Train, leaves: Iterable[Tensor]) -> torch.optim.Optimi
     return kind(leaves, betas=train.betas, **common)
 
 
+def begin_late_momenta(optimizer: torch.optim.Optimizer) -> None:
+    """Momentum 0 for parameters that have their first gradient after others had theirs.
+
+    With it SGD's first step is what it is without; its fused form fails where some have none.
+    """
+    if not isinstance(optimizer, torch.optim.SGD) or not optimizer.state:
+        return
+    leaves = optimizer.param_groups[0]["params"]
+    if optimizer.param_groups[0]["momentum"] and len(optimizer.state) < len(leaves):
+        for leaf in leaves:
+            if leaf.grad is not None and leaf not in optimizer.state:
+                optimizer.state[leaf]["momentum_buffer"] = torch.zeros_like(leaf)
+
+
 def schedule_factor(train: Train, step: int) -> float:
     """What the learning rate is multiplied by at `step` (from 0) of `train.steps`.
 
     In the first w = round(warmup · steps) steps: (step + 1) / w (Goyal et al., arXiv:1706.02677,
     section 2.2). After them, constant: 1. cosine: ½ (1 + cos(π (step − w) / (steps − w)))
     (Loshchilov and Hutter 2017, eq. 5, one period). multistep: gamma for each milestone m with
-    step ≥ m · steps.
+    step ≥ m · steps. annealed: (1 + 10 p)^(−0.75) with p = (step − w) / (steps − w) (Ganin et al.,
+    JMLR 2016, section 5.2.2).
     """
     warm = round(train.warmup * train.steps)
     if step < warm:
         return (step + 1) / warm
+    if train.schedule == "annealed":
+        return annealed((step - warm) / (train.steps - warm))
     if train.schedule == "cosine":
         progress = (step - warm) / (train.steps - warm)
         return 0.5 * (1 + math.cos(math.pi * progress))

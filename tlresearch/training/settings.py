@@ -34,8 +34,9 @@ class Train:
     """SGD's momentum."""
     weight_decay: NonNegative = 0.0
     """L2 penalty (sgd, adam) or decoupled decay (adamw)."""
-    schedule: Literal["constant", "cosine", "multistep"] = "constant"
-    """Learning rate over the steps of one `fit`: lr · factor(step / steps)."""
+    schedule: Literal["constant", "cosine", "multistep", "annealed"] = "constant"
+    """Learning rate over the steps of one `fit`: lr · factor(p), p = step / steps; `annealed` is
+    (1 + 10 p)^(−0.75), as in DANN."""
     warmup: Fraction = 0.0
     """Fraction of the steps in which the rate rises linearly, before the schedule begins."""
     milestones: tuple[Fraction, ...] = ()
