@@ -1,10 +1,11 @@
 """AdaBN: the target's statistics, layer by layer, and the source's beside them."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
-from small_domains import NOISY, assert_stack_equals_runs, domain_batch, trained
+from small_domains import NOISY, assert_stack_equals_runs, domain_batch, networks_of, trained
 from torch import Tensor, nn
 
 from tlresearch.adaptation.adabn import AdaBN, adapt_statistics
@@ -29,12 +30,13 @@ class Pool:
         return list(self.x.split([7, 12, 1]))
 
 
-def adapted(backbone, shape=(1, 4, 4)):
+def adapted(backbone: Any, shape: tuple[int, int, int] = (1, 4, 4)) -> tuple[AdaBN, Any, Pool]:
     """Method, trained networks in evaluation mode, and their pool."""
     method, pool = AdaBN(), Pool(shape)
+    data: Any = pool
     of_seed = partial(domain_batch, shape=shape)
-    networks = trained(method, backbone, [0], of_seed=of_seed, shape=shape).stack.one(0).eval()
-    method.after_training(networks, {}, pool)
+    networks = networks_of(trained(method, backbone, [0], of_seed=of_seed, shape=shape)).eval()
+    method.after_training(networks, {}, data)
     return method, networks, pool
 
 
@@ -54,7 +56,7 @@ def test_predictions_are_those_of_the_whole_pool_as_one_batch(backbone, shape):
 def test_the_source_is_predicted_as_without_it():
     """Its weights are source-only's bit for bit, and so are its predictions."""
     _, networks, pool = adapted(NOISY)
-    plain = trained(SourceOnly(), NOISY, [0]).stack.one(0).eval()
+    plain = networks_of(trained(SourceOnly(), NOISY, [0])).eval()
     with passing(networks, "source"):
         assert torch.equal(networks(pool.x), plain(pool.x))
     assert not torch.allclose(networks(pool.x), plain(pool.x), atol=1e-3)
@@ -63,7 +65,7 @@ def test_the_source_is_predicted_as_without_it():
 def test_scale_and_shift_are_those_that_the_source_learned():
     """Which training moved."""
     _, networks, _ = adapted(DEEP)
-    norms = [m for m in networks.modules() if isinstance(m, DomainNorm)]
+    norms: list[Any] = [m for m in networks.modules() if isinstance(m, DomainNorm)]
     assert len(norms) == 2
     for norm in norms:
         assert torch.equal(norm.target.weight, norm.source.weight)
@@ -96,7 +98,8 @@ def test_a_norm_that_is_not_on_the_way_stays():
         def forward(self, x: Tensor) -> Tensor:
             return self.used(x)
 
-    net, x = Net().eval(), torch.randn(9, 3, dtype=F64) + 4
+    net: Any = Net().eval()
+    x = torch.randn(9, 3, dtype=F64) + 4
     adapt_statistics(net, {net.used, net.unused}, [x])
     torch.testing.assert_close(net.used.running_mean, x.mean(0).detach())
     assert net.unused.running_mean.eq(0).all()

@@ -1,14 +1,16 @@
 """Whose statistics batch norm uses and keeps, for each option."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from small_domains import TRAIN, domain_batch, trained, weights
+from small_domains import TRAIN, domain_batch, networks_of, trained, weights
 from torch import Tensor, nn
 
 from tlresearch.adaptation.dann import DANN
 from tlresearch.adaptation.norms import DomainNorm, passing, separate_norms
+from tlresearch.adaptation.passes import BatchNorms, both
 from tlresearch.backbones.conv4 import Conv4
 from tlresearch.backbones.layers import Dropout
 from tlresearch.backbones.mlp import MLP
@@ -19,11 +21,11 @@ WIDE = MLP(hidden=(5,), norm="batch")
 ONE_STEP = replace(TRAIN, steps=1)
 
 
-def inputs_of_the_norm(networks: nn.Module, x: Tensor) -> Tensor:
+def inputs_of_the_norm(networks: Any, x: Tensor) -> Tensor:
     return networks.backbone.layers[0](x.flatten(1))
 
 
-def after_one_step(batch_norm: str) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def after_one_step(batch_norm: BatchNorms) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Weights and statistics, and what came into the norm from source and target."""
     method = DANN(discriminator=(), batch_norm=batch_norm)
     before = method.networks(WIDE, (1, 4, 4), 3, 0).double()
@@ -64,12 +66,10 @@ def test_domain_specific_statistics_are_of_one_domain_each():
 
 def test_a_batch_is_normalised_by_the_statistics_of_the_option():
     """In training the target's features are standardised by themselves, but jointly not."""
-    from tlresearch.adaptation.passes import both
-
     backbone, batch = MLP(hidden=(5,), norm="batch"), domain_batch()
     means = {}
     for name in ("joint", "separate", "domain_specific"):
-        networks = DANN(batch_norm=name).networks(backbone, (1, 4, 4), 3, 0).double()
+        networks: Any = DANN(batch_norm=name).networks(backbone, (1, 4, 4), 3, 0).double()
         networks.backbone.layers[2] = nn.Identity()  # no ReLU: the norm's output
         means[name] = [passed.z.mean(0) for passed in both(networks, batch, name)]
     zero = torch.zeros(5, dtype=torch.float64)
@@ -84,7 +84,7 @@ def test_a_batch_is_normalised_by_the_statistics_of_the_option():
 def test_a_domain_is_predicted_with_its_own_norms():
     """The target by itself; the source within `passing`."""
     method = DANN(discriminator=(), batch_norm="domain_specific")
-    networks = trained(method, WIDE, [0]).stack.one(0).eval()
+    networks = networks_of(trained(method, WIDE, [0])).eval()
     x = domain_batch().source_x
     before = inputs_of_the_norm(networks, x)
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from tlresearch.adaptation.adversary import domain_loss
 from tlresearch.adaptation.cdan import CDAN, RandomMaps, certainty_weights, multilinear
+from tlresearch.adaptation.method import DomainBatch
 from tlresearch.adaptation.source_only import SourceOnly
 
 F64 = torch.float64
@@ -53,18 +55,20 @@ def test_the_weights_by_hand():
     torch.testing.assert_close(certainty_weights(logits), expected, atol=1e-12, rtol=0)
 
 
-def plain(networks, batch, weights: bool) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
-    """Cross-entropy, domain loss, features and logits; nothing reversed or held constant."""
+def fresh(method: CDAN) -> Any:
+    return method.networks(PLAIN, (1, 4, 4), 3, 0).double()
+
+
+def plain(networks: Any, batch: DomainBatch, weights: bool) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and domain loss; nothing reversed, the predictions in the map held constant."""
     z = [networks.backbone(x) for x in (batch.source_x, batch.target_x)]
     logits = [networks.head(part) for part in z]
     constants = [part.detach().softmax(1) for part in logits]
     seen = [networks.discriminator(multilinear(a, b)) for a, b in zip(z, constants, strict=True)]
-    own = []
-    if weights:
-        entropies = [-(q.softmax(1) * q.log_softmax(1)).sum(1) for q in logits]
-        own = [1 + (-entropy).exp() for entropy in entropies]
-    loss = domain_loss(*seen, tuple(own) if weights else None)
-    return F.cross_entropy(logits[0], batch.source_y), loss, z, logits
+    entropies = [-(q.softmax(1) * q.log_softmax(1)).sum(1) for q in logits]
+    first, second = (1 + (-entropy).exp() for entropy in entropies)
+    loss = domain_loss(seen[0], seen[1], (first, second) if weights else None)
+    return F.cross_entropy(logits[0], batch.source_y), loss
 
 
 @pytest.mark.parametrize("entropy", [False, True])
@@ -75,10 +79,10 @@ def test_the_gradients(strength, entropy):
     The discriminator's is ∂L_d.
     """
     method = replace(SMALL, strength=strength, entropy=entropy)
-    networks, batch = method.networks(PLAIN, (1, 4, 4), 3, 0).double(), domain_batch()
+    networks, batch = fresh(method), domain_batch()
     found = method.loss(networks, {}, batch)
     found.total.backward()
-    value, domain, _, _ = plain(networks, batch, entropy)
+    value, domain = plain(networks, batch, entropy)
     torch.testing.assert_close(found.terms["domain"], domain)
     for name, parameter in networks.named_parameters():
         of_value, of_domain = (
@@ -98,7 +102,7 @@ def test_the_gradients(strength, entropy):
 def test_entropy_conditioning_makes_predictions_more_certain():
     """The weights are larger after a step down the gradient that the entropy has in the loss."""
     method = replace(SMALL, entropy=True, strength=1.0)
-    networks, batch = method.networks(PLAIN, (1, 4, 4), 3, 0).double(), domain_batch()
+    networks, batch = fresh(method), domain_batch()
     without = replace(method, entropy=False)
     own, other = (
         torch.autograd.grad(m.loss(networks, {}, batch).total, networks.head[0].weight)[0]
@@ -114,19 +118,19 @@ def test_entropy_conditioning_makes_predictions_more_certain():
 def test_wide_products_are_projected(widest, inputs, random):
     """8 · 3 = 24 products: seen one by one, or as 6 random ones."""
     method = replace(SMALL, widest=widest, projections=6)
-    networks = method.networks(PLAIN, (1, 4, 4), 3, 0).double()
+    networks = fresh(method)
     assert networks.discriminator[0].in_features == inputs
     assert hasattr(networks, "maps") == random
     method.loss(networks, {}, domain_batch()).total.backward()
-    again = method.networks(PLAIN, (1, 4, 4), 3, 0)
+    again = fresh(method)
     if random:
-        assert torch.equal(networks.maps.of_z, again.maps.of_z.double())
+        assert torch.equal(networks.maps.of_z, again.maps.of_z)
 
 
 def test_the_defaults_are_the_papers():
     """Up to 4096 products one by one; 500-500-1."""
     assert CDAN().widest == 4096
-    networks = CDAN().networks(PLAIN, (1, 4, 4), 3, 0)
+    networks = fresh(CDAN())
     sizes = [layer.out_features for layer in networks.discriminator if hasattr(layer, "weight")]
     assert sizes == [500, 500, 1]
     assert math.isclose(networks.discriminator[2].p, 0.5)

@@ -12,6 +12,7 @@ from small_domains import (
     assert_differs_from_source_only,
     assert_stack_equals_runs,
     domain_batch,
+    networks_of,
     trained,
 )
 
@@ -53,7 +54,7 @@ def test_the_discrepancy_falls():
     train = replace(TRAIN, steps=60, optimizer="adam", lr=0.01)
     left = []
     for method in (SourceOnly(), DAN()):
-        networks = trained(method, PLAIN, [0], train).stack.one(0)
+        networks = networks_of(trained(method, PLAIN, [0], train))
         batch = domain_batch(step=99, source=60, target=60)
         left.append(DAN(estimator="biased").loss(networks, {}, batch).terms["mmd"])
     assert left[1] < 0.5 * left[0]

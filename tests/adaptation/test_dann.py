@@ -1,7 +1,9 @@
 """DANN: the reversal within its loss, an adversary that learns, λ = 0, unequal domains."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -13,16 +15,18 @@ from small_domains import (
     assert_differs_from_source_only,
     assert_stack_equals_runs,
     domain_batch,
+    networks_of,
     prepare,
     stacked,
     trained,
     weights,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
 from tlresearch.adaptation.adversary import domain_loss
 from tlresearch.adaptation.dann import DANN
 from tlresearch.adaptation.method import DomainBatch
+from tlresearch.adaptation.passes import both
 from tlresearch.adaptation.source_only import SourceOnly
 from tlresearch.backbones.conv4 import Conv4
 from tlresearch.backbones.mlp import MLP
@@ -32,11 +36,11 @@ from tlresearch.training.loop import fit
 SMALL = DANN(discriminator=(8,))
 
 
-def networks_of(method: DANN, backbone: MLP = PLAIN) -> nn.Module:
+def fresh(method: DANN, backbone: MLP = PLAIN) -> Any:
     return method.networks(backbone, (1, 4, 4), 3, 0).double()
 
 
-def parts(networks: nn.Module, batch: DomainBatch) -> tuple[Tensor, Tensor]:
+def parts(networks: Any, batch: DomainBatch) -> tuple[Tensor, Tensor]:
     """Cross-entropy and domain loss as autograd sees them, nothing reversed."""
     z = [networks.backbone(x) for x in (batch.source_x, batch.target_x)]
     loss = domain_loss(*(networks.discriminator(part) for part in z))
@@ -49,7 +53,7 @@ def parts(networks: nn.Module, batch: DomainBatch) -> tuple[Tensor, Tensor]:
 def test_the_gradients_are_those_of_the_paper(strength, schedule, step, batch_norm):
     """Backbone: ∂L_y − λ ∂L_d; head: ∂L_y; discriminator: ∂L_d, with 1 and not λ; eqs. 13-15."""
     method = replace(SMALL, strength=strength, schedule=schedule, batch_norm=batch_norm)
-    networks, batch = networks_of(method), domain_batch(step=step)
+    networks, batch = fresh(method), domain_batch(step=step)
     method.loss(networks, {}, batch).total.backward()
     value, domain = parts(networks, batch)
     scale = strength * (reversal_strength(step / TRAIN.steps) if schedule == "rising" else 1.0)
@@ -64,7 +68,7 @@ def test_the_gradients_are_those_of_the_paper(strength, schedule, step, batch_no
     assert of_domain["backbone.layers.0.weight"].norm() > 1e-3
 
 
-def _grads(loss: Tensor, named: dict[str, Tensor]) -> list[Tensor]:
+def _grads(loss: Tensor, named: Mapping[str, Tensor]) -> list[Tensor]:
     parameters = list(named.values())
     grads = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
     return [
@@ -77,7 +81,7 @@ def test_the_discriminator_learns_on_separable_domains_and_reaches_the_features(
     train = replace(TRAIN, steps=80, optimizer="adam", lr=0.01)
     apart = partial(domain_batch, shift=2.0, source=20, target=20)
     training = trained(replace(SMALL, strength=0.0), PLAIN, [0], train, apart)
-    networks, batch = training.stack.one(0), apart(step=99)
+    networks, batch = networks_of(training), apart(step=99)
     loss = SMALL.loss(networks, {}, batch)
     assert loss.terms["domain_accuracy"] > 0.99
     assert loss.terms["domain"] < 0.2
@@ -93,7 +97,7 @@ def test_an_adversary_takes_the_domain_out_of_the_features():
     found = []
     for strength in (0.0, 1.0):
         method = replace(SMALL, strength=strength)
-        networks = trained(method, PLAIN, [0], train).stack.one(0)
+        networks = networks_of(trained(method, PLAIN, [0], train))
         terms = [method.loss(networks, {}, domain_batch(step=90 + i)).terms for i in range(5)]
         found.append(torch.stack([term["domain_accuracy"] for term in terms]).mean())
     assert found[1] < found[0] - 0.15
@@ -125,7 +129,7 @@ def test_no_strength_is_source_only_bit_for_bit(optimizer, seeds, schedule):
 
 def test_domains_of_unequal_size_count_the_same():
     """Each target sample four times over: the same loss and gradients."""
-    networks, batch = networks_of(SMALL), domain_batch(source=8, target=3, step=2)
+    networks, batch = fresh(SMALL), domain_batch(source=8, target=3, step=2)
     found = []
     for x in (batch.target_x, batch.target_x.repeat(4, 1, 1, 1)):
         loss = SMALL.loss(networks, {}, batch._replace(target_x=x)).total
@@ -137,8 +141,6 @@ def test_domains_of_unequal_size_count_the_same():
 @pytest.mark.parametrize("batch_norm", ["joint", "separate", "domain_specific"])
 def test_no_two_samples_share_a_mask(batch_norm):
     """The same inputs as source and as target have other features in training with dropout."""
-    from tlresearch.adaptation.passes import both
-
     method = replace(SMALL, batch_norm=batch_norm)
     networks = method.networks(MLP(hidden=(40,), norm="batch", dropout=0.5), (1, 4, 4), 3, 0)
     batch = domain_batch()
@@ -151,7 +153,7 @@ def test_no_two_samples_share_a_mask(batch_norm):
 
 def test_separate_passes_are_one_pass_without_batch_norm():
     """With equal sizes masks and loss are the same."""
-    networks, batch = networks_of(SMALL, MLP(hidden=(12,), dropout=0.5)), domain_batch(target=8)
+    networks, batch = fresh(SMALL, MLP(hidden=(12,), dropout=0.5)), domain_batch(target=8)
     joint, separate = (
         replace(SMALL, batch_norm=name).loss(networks, {}, batch).total
         for name in ("joint", "separate")

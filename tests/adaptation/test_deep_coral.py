@@ -12,6 +12,7 @@ from small_domains import (
     assert_differs_from_source_only,
     assert_stack_equals_runs,
     domain_batch,
+    networks_of,
     trained,
 )
 
@@ -54,7 +55,7 @@ def test_the_covariances_come_together():
         return batch._replace(target_x=2 * batch.target_x)
 
     for method in (SourceOnly(), STRONG):
-        networks = trained(method, PLAIN, [0], train, wide).stack.one(0)
+        networks = networks_of(trained(method, PLAIN, [0], train, wide))
         left.append(STRONG.loss(networks, {}, wide(0, 99)).terms["coral"])
     assert left[1] < 0.5 * left[0]
 

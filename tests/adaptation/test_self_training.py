@@ -68,7 +68,7 @@ class Data:
 def networks(backbone: Any = NOISY) -> AdaptedClassifier:
     made = SelfTraining().networks(backbone, SHAPE, CLASSES, 0).double()
     with torch.no_grad():
-        made.head[0].weight.mul_(6)  # so that some predictions are sure
+        made.get_parameter("head.0.weight").mul_(6)  # so that some predictions are sure
         made.train()(Data()._x(5))  # running statistics that are no longer 0 and 1
     return made.eval()
 
@@ -102,7 +102,7 @@ def test_the_whole_pool_is_predicted_in_evaluation_mode():
     chosen, p = choose(SelfTraining(threshold=0.0)), probabilities()
     assert chosen.places.tolist() == list(range(40))
     assert chosen.predicted is not None and torch.equal(chosen.predicted, p.argmax(1))
-    assert torch.equal(chosen.predicted, chosen.labels)
+    assert chosen.labels is not None and torch.equal(chosen.predicted, chosen.labels)
 
 
 def test_a_threshold_keeps_the_sure_ones():
@@ -131,6 +131,7 @@ def test_a_growing_fraction_grows():
     for number, share in ((1, 0.25), (2, 0.5), (3, 0.75)):
         chosen = choose(method, number)
         counts = p.new_tensor([math.ceil(share * n) for n in sizes.tolist()])
+        assert chosen.labels is not None
         assert torch.equal(chosen.labels.bincount(minlength=CLASSES), counts)
     whole = choose(replace(method, balanced=False), 1)
     order = probabilities().amax(1).argsort(descending=True)

@@ -50,16 +50,18 @@ def test_smoothed_labels_by_hand():
 
 def test_weight_norm_is_torchs():
     ours = WeightNormLinear(5, 3).double()
-    theirs = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(5, 3)).double()
+    plain = torch.nn.Linear(5, 3).double()
+    theirs = torch.nn.utils.parametrizations.weight_norm(plain)
+    named = dict(theirs.named_parameters())
     with torch.no_grad():
         ours.length.mul_(torch.tensor([2.0, 0.5, 1.0]))
-        theirs.parametrizations.weight.original0.copy_(ours.length.unsqueeze(1))
-        theirs.parametrizations.weight.original1.copy_(ours.direction)
-        theirs.bias.copy_(ours.bias)
+        named["parametrizations.weight.original0"].copy_(ours.length.unsqueeze(1))
+        named["parametrizations.weight.original1"].copy_(ours.direction)
+        named["bias"].copy_(ours.bias)
     x = torch.randn(4, 5, dtype=F64)
     torch.testing.assert_close(ours(x), theirs(x))
-    plain = WeightNormLinear(5, 3).double()
-    torch.testing.assert_close(plain(x), x @ plain.direction.mT)
+    fresh = WeightNormLinear(5, 3).double()
+    torch.testing.assert_close(fresh(x), x @ fresh.direction.mT)
 
 
 def test_the_paper_s_layers_are_the_default():

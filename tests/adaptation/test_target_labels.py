@@ -54,7 +54,7 @@ class Thief(AdaptationMethod):
 
     def loss(self, networks, state, batch):
         LOOT.append(batch)
-        return SourceOnly().loss(networks, state, batch)
+        return SourceOnly.loss(self, networks, state, batch)  # type: ignore[arg-type]
 
     def before_round(self, networks, state, number, data):
         LOOT.append([self, networks, state, data, data.target(), data.source(), data.previous()])

@@ -216,8 +216,8 @@ def test_not_to_be_had_is_one_helpful_sentence(tmp_path: Path):
 def test_unknown_name_suggests_the_nearest():
     with pytest.raises(UserError, match=r"unknown data set 'Fashion-MNST'; did you mean fashion_m"):
         load("Fashion-MNST")
-    with pytest.raises(UserError, match=r"'svhn'; known are mnist, fashion_mnist, usps"):
-        locate("svhn")
+    with pytest.raises(UserError, match=r"'stl10'; known are mnist, fashion_mnist, usps"):
+        locate("stl10")
 
 
 def fake_torchvision(files: Contents, last: int = 4) -> Callable[..., None]:

@@ -1,5 +1,7 @@
 """What is made of counts, against scikit-learn and plain loops."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -26,7 +28,7 @@ def test_raw_and_binary():
 
 def test_tfidf_is_scikit_learns():
     train, test = transformed("tfidf", TRAIN, TEST)
-    theirs = TfidfTransformer().fit(TRAIN.double().numpy())
+    theirs: Any = TfidfTransformer().fit(TRAIN.double().numpy())
     for ours, counts in ((train, TRAIN), (test, TEST)):
         expected = theirs.transform(counts.double().numpy()).toarray()
         np.testing.assert_allclose(ours, expected, atol=1e-6)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_pairs import domain, pair_of, part
+from known_domains import domain, pair_of, part
 from torch import Tensor
 
 from tlresearch.adaptation.batches import RoundBatches, SeedData

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from known_domains import CPU, F64
 from sklearn.datasets import make_moons
 from sklearn.linear_model import LogisticRegression
-from small_pairs import CPU, F64
 
 from tlresearch.adaptation.settings import AdaptationSettings
 from tlresearch.data.domains import Frozen
@@ -38,11 +39,12 @@ def test_points_lie_on_their_moon_up_to_noise():
 
 def test_moments_are_those_of_the_published_recipe():
     """Scikit-learn's moons, centred and doubled: means and covariances of each class."""
-    theirs, y = make_moons(20_000, noise=0.05, random_state=0)
-    theirs = 2 * (torch.from_numpy(theirs - theirs.mean(0)))
+    drawn: Any = make_moons(20_000, noise=0.05, random_state=0)
+    theirs, y = (torch.from_numpy(array) for array in drawn)
+    theirs = 2 * (theirs - theirs.mean(0))
     ours, labels = moons(make_key(0, "test"), 20_000)
     for label in (0, 1):
-        a, b = ours[labels == label], theirs[torch.from_numpy(y) == label]
+        a, b = ours[labels == label], theirs[y == label]
         torch.testing.assert_close(a.mean(0), b.mean(0), atol=0.05, rtol=0)
         torch.testing.assert_close(a.T.cov(), b.T.cov(), atol=0.05, rtol=0)
 

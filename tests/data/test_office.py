@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from known_domains import CPU, F64
 from PIL import Image, ImageOps
-from small_pairs import CPU, F64
 
 from tlresearch.adaptation.settings import AdaptationSettings
 from tlresearch.data import domain_tables, office, office_features

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_pairs import CPU, F64, NAMES, SETTINGS, domain, floats, pair_of, part, sets
+from known_domains import CPU, F64, NAMES, SETTINGS, domain, floats, pair_of, part, sets
 
 from tlresearch.adaptation.settings import AdaptationSettings
 from tlresearch.data import domain_tables
@@ -90,11 +90,11 @@ def test_mean_is_that_of_both_domains_alike():
 
 def test_features_stay_as_they_are_but_for_the_mean():
     parts = [floats([[1.0, first], [3, 0], [5, 1]], [0, 1, 2]) for first in (2, 5)]
-    sides = [replace(domain("points", part), test=None) for part in parts]
+    one, other = (replace(domain("points", part), test=None) for part in parts)
     for kind in ("unit", "half", "none"):
-        pair, _ = pair_of(*sides, settings=settings(normalise=kind, validation=0.0))
+        pair, _ = pair_of(one, other, settings=settings(normalise=kind, validation=0.0))
         assert torch.equal(pair.inputs(pair.source.images), pair.source.images.double())
-    pair, _ = pair_of(*sides, settings=settings(normalise="mean", validation=0.0))
+    pair, _ = pair_of(one, other, settings=settings(normalise="mean", validation=0.0))
     assert pair.shift.flatten().tolist() == pytest.approx([3, 1.5])
     assert pair.inputs(pair.source.images)[0].flatten().tolist() == pytest.approx([-2, 0.5])
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_pairs import domain, floats, part
+from known_domains import domain, floats, part
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from tlresearch.data import domain_tables, office_features
-from tlresearch.functional.mobilenet import BLOCKS, mobilenet_features
+from tlresearch.functional.mobilenet import BLOCKS, _same, mobilenet_features
 
 
 def random_weights(width: int = 4, dtype: torch.dtype = torch.float64) -> dict[str, torch.Tensor]:
@@ -47,6 +47,25 @@ def test_a_first_layer_by_hand():
     features = mobilenet_features(weights, torch.zeros(2, 3, 33, 40, dtype=torch.float64))
     expected = weights[last].clamp(0, 6).expand(2, -1)
     torch.testing.assert_close(features, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "first"), [(6, 0), (7, -1)])
+def test_padding_same_puts_the_odd_pixel_behind(size: int, first: int):
+    """Of 6 rows with stride 2, kernel rows begin at 0, 2, 4; of 7 at -1, 1, 3, 5."""
+    x = torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(0))
+    kernel = torch.arange(9.0).view(1, 1, 3, 3)
+    found = _same(x, kernel, 2)
+    places = range(first, size - 1, 2)
+    assert found.shape[2:] == (len(places), len(places))
+    for i, row in enumerate(places):
+        for j, column in enumerate(places):
+            expected = sum(
+                kernel[0, 0, a, b] * x[0, 0, row + a, column + b]
+                for a in range(3)
+                for b in range(3)
+                if 0 <= row + a < size and 0 <= column + b < size
+            )
+            torch.testing.assert_close(found[0, 0, i, j], torch.as_tensor(expected))
 
 
 @pytest.mark.parametrize("side", [32, 45])

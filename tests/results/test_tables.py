@@ -124,6 +124,14 @@ def test_missing_cells_are_seen():
     assert r"er & missing & 0 of 3 & 91.00 & read &  &  \\" in to_latex(table)
 
 
+def test_a_warning_of_a_record_is_a_note():
+    """Once a seed; and a record without details has none."""
+    warned = record("si", 1, 0.5, details={"warning": "round 2 chose no target sample"})
+    text = to_markdown(build_table([*EWC, warned], ["ewc", "si"], [""], ["acc"]))
+    assert "- Warning: si, seed 1: round 2 chose no target sample." in text
+    assert text.count("Warning") == 1
+
+
 def test_without_seeds_a_missing_cell_is_named_and_a_failed_one_is_not_missing():
     failed = record("si", 0, None, status="failed", metrics={})
     text = to_markdown(build_table([failed], ["ewc", "si"], [""], ["acc"]))

@@ -129,6 +129,11 @@ def trained(
     return training
 
 
+def networks_of(training: Training, place: int = 0) -> Any:
+    """The networks of one seed."""
+    return training.stack.one(place)
+
+
 def weights(training: Training, place: int = 0) -> dict[str, Tensor]:
     """Weights and running statistics of one seed, by name."""
     named = training.stack.params | {k: training.stack.buffers[k] for k in training.statistics}

@@ -65,9 +65,12 @@ class Bench:
         self.domains = {"left": domain("left", 30), "right": domain("right", 20, 40)}
         begin = protocol.begin
 
-        def load(settings: Any, seeds: Any, device: Any, dtype: Any, root: Any = None) -> Any:
-            names = (settings.source, settings.target)
-            made = make_pair(settings, *(self.domains[n] for n in names), seeds, device, dtype)
+        def load(
+            settings: Any, seeds: Any, device: Any, dtype: Any, root: Any, oracle: bool = False
+        ) -> Any:
+            names = (settings.target if oracle else settings.source, settings.target)
+            source, target = (self.domains[name] for name in names)
+            made = make_pair(settings, source, target, seeds, device, dtype)
             self.pairs.append(made[0])
             return made
 
@@ -81,8 +84,8 @@ class Bench:
     def pair(self, seeds: list[int] | None = None, **settings: Any) -> tuple[Pair, Sealed]:
         """The pair itself."""
         benchmark = _changed(SETTINGS, settings)
-        domains = (self.domains[n] for n in (benchmark.source, benchmark.target))
-        return make_pair(benchmark, *domains, seeds or [0], CPU, torch.float64)
+        source, target = (self.domains[n] for n in (benchmark.source, benchmark.target))
+        return make_pair(benchmark, source, target, seeds or [0], CPU, torch.float64)
 
     def run(
         self,

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from tlresearch.backbones.mlp import MLP
 from tlresearch.continual import Naive
+from tlresearch.training import checkpoint
 from tlresearch.training.loop import Training, fit
 from tlresearch.training.method import Labelled, Loss, Phase
 from tlresearch.training.settings import Train
@@ -72,7 +74,7 @@ def test_parameters_outside_a_phase_rest(seeds, train):
 
 def by_hand(training: Training, batch, place: int, train: Train, steps: int) -> list[Tensor]:
     """Two optimisers, one after the other, on a copy of one seed's networks; its parameters."""
-    network = copy.deepcopy(training.stack.one(place))
+    network: Any = copy.deepcopy(training.stack.one(place))
     make = {
         "adam": lambda p: torch.optim.Adam(p, train.lr, foreach=False),
         "sgd": lambda p: torch.optim.SGD(p, train.lr, train.momentum, foreach=False),
@@ -195,6 +197,22 @@ def test_each_pass_has_its_own_dropout_and_the_same_batch():
     fit(training, spy, 2)
     assert len(keys) == len(set(keys)) == 12
     assert drawn == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("seeds", [[3], [3, 8]])
+@pytest.mark.parametrize("method", [Alternating(), OnlyHead()], ids=["both", "head"])
+def test_a_checkpoint_holds_all_that_phases_need(method, seeds, tmp_path):
+    """Ten steps at once, or four and six with a checkpoint between: the same bits."""
+    whole, batch = prepare(seeds, SGD, NOISY, method)
+    fit(whole, batch, 10)
+    first, _ = prepare(seeds, SGD, NOISY, method)
+    fit(first, batch, 4)
+    checkpoint.save(tmp_path / "at4", first, {})
+    second, _ = prepare(seeds, SGD, NOISY, method)
+    checkpoint.load(tmp_path / "at4", second)
+    fit(second, batch, 10, 4)
+    for place in range(len(seeds)):
+        assert_bits(snapshot(second, place), snapshot(whole, place))
 
 
 def test_adams_count_goes_on_as_if_all_had_taken_all_steps():

@@ -257,7 +257,8 @@ class _Journey:
         places = range(len(self.run.seeds))
         states = [tree.take(self.training.state, place) for place in places]
         self.chosen = [None for _ in places]
-        for place in self._learners():
+        learners = self._learners()
+        for place in learners:
             method, networks = self._one(place)
             before = self.journal[-1][place] if self.journal else None
             data = SeedData(self.pair, place, self.number, before)
@@ -267,7 +268,7 @@ class _Journey:
                 )
             self.chosen[place] = chosen
             self.done[place] = chosen is not None and not len(chosen.places)
-        self.training.state = tree.stack(_alike(states, [*self._learners(), *places][0]))
+        self.training.state = tree.stack(_alike(states, [*learners, *places][0]))
         self.journal.append(self.chosen)
 
     def _learners(self) -> list[int]:

@@ -21,8 +21,8 @@ __all__ = ["BACKBONES", "Backbone", "Classifier", "Settings", "build", "lookup"]
 BACKBONES: dict[str, type[Settings]] = {
     "mlp": MLP,
     "lenet": LeNet,
-    "dann_cnn": DANNCNN,
     "conv4": Conv4,
+    "dann_cnn": DANNCNN,
     "resnet20": ResNet20,
     "resnet32": ResNet32,
     "resnet56": ResNet56,

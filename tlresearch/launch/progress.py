@@ -157,7 +157,8 @@ def reporter(waiting: list[Stack], bars: bool = True) -> Iterator[Reporter]:
                 if outcome.status == "failed":
                     console.print(f"{stack.label}, seed {seed} was stopped: {outcome.reason}")
                 if "warning" in outcome.details:
-                    console.print(f"{stack.label}, seed {seed}: {outcome.details['warning']}")
+                    text = f"{stack.label}, seed {seed}: {outcome.details['warning']}"
+                    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
         def wait(stack: Stack, holder: str) -> None:
             console.print(
