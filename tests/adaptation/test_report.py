@@ -74,7 +74,7 @@ def test_a_distance_is_of_features_of_test_samples():
     model, labels = trained(), opened()
     found, _ = measured(model, labels)
     assert labels.source_test is not None
-    key, halves = model.data.key("A-distance"), []
+    key, halves = model.key("A-distance"), []
     for domain, part in enumerate((labels.source_test, labels.test)):
         with torch.no_grad():
             z = model.networks.features(part.images.double())

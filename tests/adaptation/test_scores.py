@@ -8,6 +8,7 @@ import torch
 from small_blobs import BENCHMARK, blobs, domains, outcomes, run_of, trained
 
 from tlresearch.adaptation import scores as module
+from tlresearch.adaptation.batches import SeedData
 from tlresearch.adaptation.checks import check
 from tlresearch.adaptation.dann import DANN
 from tlresearch.adaptation.scores import SELECTORS, UNLABELLED, check_selection, scores
@@ -125,3 +126,15 @@ def test_scores_that_need_held_out_samples_are_refused_without(changes: dict):
     benchmark = replace(BENCHMARK, validation=0.0, **changes)
     with domains(), pytest.raises(UserError, match=r"benchmark\.(reverse|evaluate).*validation"):
         check(benchmark, DANN(), "dann", Train())
+
+
+def test_methods_of_one_seed_are_judged_on_the_same_samples(monkeypatch: pytest.MonkeyPatch):
+    """Whatever the number of their rounds: else scores would differ by the draw."""
+    monkeypatch.setattr(module, "NEIGHBOURS", 10)
+    monkeypatch.setattr(module, "CLASSIFIED", 10)
+    model = trained()
+    later = replace(model, data=SeedData(model.data.pair, 0, 7))
+    assert scores(model) == scores(later)
+    other = trained(seeds=(1,))
+    places = torch.arange(40)
+    assert not torch.equal(model.drawn(places, 10, "x"), other.drawn(places, 10, "x"))

@@ -79,7 +79,7 @@ def _domains(trained: Trained, opened: Opened) -> dict[str, float]:
         found["a_distance"] = held_out_a_distance(
             trained.features(source, "source"),
             trained.features(target, "target"),
-            trained.data.key("A-distance"),
+            trained.key("A-distance"),
         )
     with passing(trained.networks, "source"):
         of_source = _told(trained, source)

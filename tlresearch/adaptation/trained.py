@@ -51,11 +51,15 @@ class Trained:
         """What the networks are given for images, in chunks."""
         return (self.data.pair.inputs(part) for part in images.split(CHUNK))
 
+    def key(self, purpose: str) -> Tensor:
+        """A random key for this seed and purpose, whatever the method and its rounds."""
+        return random.make_key(self.data.pair.seeds[self.data.place], purpose)
+
     def drawn(self, places: Tensor, samples: int, purpose: str) -> Tensor:
-        """At most `samples` of some places, drawn for this seed, in rising order."""
+        """At most `samples` of some places, the same for every method of this seed, rising."""
         if len(places) <= samples:
             return places
-        order = random.permutation(self.data.key(purpose), len(places))[:samples]
+        order = random.permutation(self.key(purpose), len(places))[:samples]
         return places[order.to(places.device).sort().values]
 
 
