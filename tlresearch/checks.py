@@ -48,7 +48,13 @@ def check_header(header: Any, where: str) -> None:
                 f"{where}: unknown metric '{metric}' in 'metrics'; {schema.nearest(metric, known)}"
             )
     if header.select:
+        known = tuple(dict.fromkeys([*known, *families.selectors(header.family)]))
         check_select(header, known, where)
+        usual = header.metrics or families.protocol(header.family).DEFAULT_METRICS
+        try:
+            families.check_selection(header.family, header.select.metric or usual[0])
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
 
 
 def _check_variations(header: Any, where: str) -> None:

@@ -11,6 +11,8 @@ A family's module `protocol` offers
 - `held_out(benchmark, fraction)` if its benchmark says otherwise than by `validation` and
   `evaluate` what is held out; `columns(config)` if its tables have columns of text;
   `possible_metrics(config)` if a run cannot have all METRICS;
+- SELECTORS, words by metric, and `check_selection(metric)` if a selection may not choose by any
+  of METRICS; its `held_out(benchmark, fraction, metric)` is then told which it is;
 - ONE_PROCESS = True if it cannot train in several; `trial(config)`, a `training.trial.Trial`, if
   its methods are tried by other means than labelled images.
 
@@ -19,7 +21,7 @@ Nothing else of a family is known outside it.
 
 import dataclasses
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -37,7 +39,7 @@ def protocol(family: str) -> ModuleType:
     return importlib.import_module(FAMILIES[family])
 
 
-def held_out(family: str, benchmark: Any, fraction: float) -> Any:
+def held_out(family: str, benchmark: Any, fraction: float, metric: str = "") -> Any:
     """A benchmark as a selection sees it: measured on training data that are not trained on.
 
     Args:
@@ -46,11 +48,27 @@ def held_out(family: str, benchmark: Any, fraction: float) -> Any:
             fraction that is held out, and `evaluate`, what is measured on.
         benchmark: the family's benchmark; not changed.
         fraction: of the training data, above 0 and below 1.
+        metric: what is chosen by.
     """
     own = getattr(protocol(family), "held_out", None)
     if own is not None:
-        return own(benchmark, fraction)
+        return own(benchmark, fraction, *([metric] if selectors(family) else []))
     return dataclasses.replace(benchmark, validation=fraction, evaluate="validation")
+
+
+def selectors(family: str) -> Mapping[str, str]:
+    """What a selection may choose by, and words for it; empty: by any metric."""
+    return getattr(protocol(family), "SELECTORS", {})
+
+
+def check_selection(family: str, metric: str) -> None:
+    """Refuses a metric that a selection must not choose by.
+
+    Raises:
+        UserError: one sentence.
+    """
+    if selectors(family):
+        protocol(family).check_selection(metric)
 
 
 def columns(config: Any) -> dict[str, str]:

@@ -69,7 +69,7 @@ class RoundBatches:
         if self.part.source:
             places = _chosen(pair.source_pools, self.source.at(step))
             source = pair.inputs(_gather(pair.source.images, places))
-            source_y = pair.source.labels[places]
+            source_y = pair.labels_at(places)
         if self.part.target:
             positions = self.target.at(step)
             places = _chosen(self.target_pools, positions)
@@ -123,9 +123,9 @@ class SeedData:
         return self._labelled(self.pair.held_out_pools[self.place])
 
     def _labelled(self, pool: Tensor) -> list[tuple[Tensor, Tensor]]:
-        source = self.pair.source
+        images, labels = self.pair.source.images, self.pair.labels(self.place)
         return [
-            (self.pair.inputs(source.images[part]), source.labels[part])
+            (self.pair.inputs(images[part]), labels[part])
             for part in pool.split(CHUNK)
             if len(part)
         ]

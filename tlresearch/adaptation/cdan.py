@@ -121,6 +121,13 @@ class CDAN(AdaptationMethod):
             {"cross_entropy": value, "domain": adversarial, "domain_accuracy": right},
         )
 
+    def domain_logits(
+        self, networks: AdaptedClassifier, x: Tensor
+    ) -> Float[Tensor, " batch"] | None:
+        z = networks.features(x)
+        p = networks.head(z).softmax(1)
+        return networks.discriminator(self.joined(networks, z, p)).squeeze(1)
+
     def joined(
         self,
         networks: AdaptedClassifier,

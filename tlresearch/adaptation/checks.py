@@ -39,8 +39,13 @@ def check(
             f"methods.{label}.{wanted}: it needs a held-out part of the source; set "
             "benchmark.validation to a fraction above 0, e.g. 0.1"
         )
-    if benchmark.evaluate == "selectors" and benchmark.validation == 0:
+    if benchmark.evaluate in ("selectors", "oracle") and benchmark.validation == 0:
         raise UserError(
-            "benchmark.evaluate: 'selectors' needs a held-out part of the source; set "
+            f"benchmark.evaluate: '{benchmark.evaluate}' needs a held-out part of the source; set "
             "benchmark.validation to a fraction above 0, e.g. 0.1"
+        )
+    if benchmark.reverse and benchmark.validation == 0:
+        raise UserError(
+            "benchmark.reverse: reverse validation is measured on a held-out part of the source; "
+            "set benchmark.validation to a fraction above 0, e.g. 0.1"
         )

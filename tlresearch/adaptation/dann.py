@@ -12,6 +12,8 @@ Differs from the paper: nothing but what the experiment files say of their netwo
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from tlresearch.adaptation.adversary import domain_accuracy, domain_loss
 from tlresearch.adaptation.method import AdaptationMethod, DomainBatch
@@ -58,3 +60,8 @@ class DANN(AdaptationMethod):
             value + adversarial,
             {"cross_entropy": value, "domain": adversarial, "domain_accuracy": right},
         )
+
+    def domain_logits(
+        self, networks: AdaptedClassifier, x: Tensor
+    ) -> Float[Tensor, " batch"] | None:
+        return networks.discriminator(networks.features(x)).squeeze(1)

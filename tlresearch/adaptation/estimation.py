@@ -10,6 +10,7 @@ import torch
 from tlresearch.adaptation.batches import SeedData
 from tlresearch.adaptation.estimator import Estimator, Fitted, rows
 from tlresearch.adaptation.report import measure
+from tlresearch.adaptation.trained import Trained
 from tlresearch.data.domains import Frozen, Pair, Sealed
 from tlresearch.errors import UserError
 from tlresearch.training.device import peak_memory
@@ -62,7 +63,7 @@ def _fit(method: Estimator, pair: Pair, place: int) -> Fitted | str:
     try:
         return method.fit(
             rows(pair.inputs(pair.source.images[sources])),
-            pair.source.labels[sources].numpy(),
+            pair.labels(place)[sources].numpy(),
             rows(pair.inputs(pair.target.images[targets])),
             pair.classes,
             SeedData(pair, place, 0).key("estimator"),
@@ -98,6 +99,6 @@ def _outcome(
         with torch.no_grad():
             said = (fitted.source_scores(pair.inputs(images[0])), fitted(pair.inputs(images[1])))
         opened = sealed.open(Frozen({"source": said[0], "target": said[1]}))
-    data = SeedData(pair, place, 0)
-    found, arrays = measure(method, fitted, {}, data, [], place, opened)
+    trained = Trained(method, fitted, {}, SeedData(pair, place, 0))  # type: ignore[arg-type]
+    found, arrays = measure(trained, run.benchmark, [], opened)
     return Outcome(found, arrays, "finished", None, details | fitted.details)

@@ -141,6 +141,12 @@ class AdaptationMethod(Method):
         """
         return state, None
 
+    def domain_logits(
+        self, networks: AdaptedClassifier, x: Tensor
+    ) -> Float[Tensor, " batch"] | None:
+        """Its discriminator's logits of "this is source"; None: it has no discriminator."""
+        return None
+
     def after_training(self, networks: AdaptedClassifier, state: Tree, data: DomainData) -> Tree:
         """The state that it predicts with; for one seed, in evaluation mode."""
         return state

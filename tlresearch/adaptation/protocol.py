@@ -6,8 +6,10 @@ and then target for the source-free ones; one for each set of pseudo-labels in s
 
 import dataclasses
 import hashlib
+import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +24,10 @@ from tlresearch.adaptation.method import AdaptationMethod, Chosen
 from tlresearch.adaptation.networks import AdaptedClassifier
 from tlresearch.adaptation.norms import passing
 from tlresearch.adaptation.report import METRICS, measure
+from tlresearch.adaptation.reverse import labelled, reverse_accuracy, reversed_pair
+from tlresearch.adaptation.scores import ORACLE, SELECTORS, UNLABELLED, check_selection
 from tlresearch.adaptation.settings import AdaptationSettings
+from tlresearch.adaptation.trained import Trained
 from tlresearch.adaptation.trying import trial
 from tlresearch.data import domain_tables
 from tlresearch.data.domains import Frozen, Pair, Sealed
@@ -40,7 +45,8 @@ from tlresearch.training.stack import stack_networks
 from tlresearch.training.stage import Stage
 from tlresearch.training.weights import weights_of
 
-__all__ = ["METHODS", "METRICS", "Outcome", "StackRun", "check", "trial"]
+__all__ = ["METHODS", "METRICS", "SELECTORS", "Outcome", "StackRun", "check", "check_selection",
+           "trial"]  # fmt: skip
 
 Benchmark = AdaptationSettings
 Method = AdaptationMethod
@@ -75,12 +81,27 @@ def sizes(benchmark: AdaptationSettings) -> tuple[tuple[int, int, int], int]:
 
 def total_steps(config: Any) -> int:
     """Optimiser steps of a run; of an estimator 0."""
-    return sum(part.steps for part in config.method.parts(config.train))
+    steps = sum(part.steps for part in config.method.parts(config.train))
+    return steps * (2 if config.benchmark.reverse else 1)
 
 
-def held_out(benchmark: AdaptationSettings, fraction: float) -> AdaptationSettings:
-    """As a selection sees it: nothing of the target's labels."""
-    return dataclasses.replace(benchmark, validation=fraction, evaluate="selectors")
+def held_out(benchmark: AdaptationSettings, fraction: float, metric: str) -> AdaptationSettings:
+    """As a selection sees it: nothing of the target's labels, unless it chooses by `oracle`."""
+    return dataclasses.replace(
+        benchmark,
+        validation=fraction,
+        evaluate=ORACLE if metric == ORACLE else "selectors",
+        reverse=benchmark.reverse or metric == "reverse",
+    )
+
+
+def possible_metrics(config: Any) -> set[str]:
+    """The metrics that a run can have: without labels only scores, and those only if asked for."""
+    benchmark = config.benchmark
+    without = set() if benchmark.reverse else {"reverse"}
+    without |= set() if benchmark.validation else {"source_acc", "dev"}
+    known = METRICS if benchmark.evaluate in ("test", "training") else UNLABELLED
+    return {*known, *([ORACLE] if benchmark.evaluate == ORACLE else [])} - without
 
 
 def columns(config: Any) -> dict[str, str]:
@@ -125,12 +146,16 @@ def run_stack(
     pair, sealed = load_pair(run.benchmark, run.seeds, device, dtype, root, run.method.oracle)
     if shallow:
         return run_estimators(run, pair, sealed, progress)
-    journey = _Journey(run, pair, begin(run, pair, device), files)
-    journey.observer = RunObserver(
-        journey.training, files, journey.place, progress, checkpoint_seconds, track=track
-    )
+    observer = partial(RunObserver, progress=progress, checkpoint_seconds=checkpoint_seconds)
     with tf32(run.train.tf32):
+        journey = _Journey(run, pair, begin(run, pair, device), files)
+        journey.observer = observer(journey.training, files, journey.place, track=track)
         journey.travel()
+        if run.benchmark.reverse:
+            back = journey.back(files)
+            back.observer = observer(back.training, back.files, back.place)
+            back.travel()
+            journey.measure_back(back)
         return journey.outcomes(sealed)
 
 
@@ -166,6 +191,8 @@ class _Journey:
         self.done = [False] * len(run.seeds)
         """Of each seed: whether a round chose nothing, so that its training is over."""
         self.seconds, self.began = 0.0, time.monotonic()
+        self.scores: list[dict[str, float]] = [{} for _ in run.seeds]
+        """Of each seed: what was measured on the way back, if there was one."""
 
     def place(self, step: int) -> dict[str, Any]:
         """What a checkpoint says of the way so far."""
@@ -188,6 +215,8 @@ class _Journey:
             self.number += 1
             self.learning.reset()
             self.observer.save_if_due(0)
+        if self.run.benchmark.reverse:
+            self.observer.save(0)  # a stop on the way back costs nothing of the way there
         self._end()
 
     def _go_to(self, place: dict[str, Any]) -> None:
@@ -297,6 +326,38 @@ class _Journey:
             places = range(len(self.run.seeds))
             self.training.state = tree.stack([states.get(place, some) for place in places])
 
+    def trained(self, place: int) -> Trained:
+        """One seed's model at the end."""
+        method, networks = self._one(place)
+        data = SeedData(self.pair, place, len(self.rounds))
+        return Trained(method, networks, tree.take(self.training.state, place), data)
+
+    def back(self, files: RunFiles) -> "_Journey":
+        """The way back for reverse validation: see `reverse`."""
+        labels = [
+            labelled(self.trained(place)) if failure is None else torch.zeros_like(pool)
+            for place, (failure, pool) in enumerate(
+                zip(self.training.failures, self.pair.target_pools, strict=True)
+            )
+        ]
+        benchmark, train = self.run.benchmark, self.run.train
+        held_out = benchmark.validation if train.checkpoint == "selected" else 0.0
+        pair = reversed_pair(self.pair, labels, held_out)
+        files = dataclasses.replace(
+            files,
+            checkpoint=files.checkpoint.with_name("reverse.pt"),
+            log=files.log.with_name("reverse.jsonl"),
+        )
+        device = self.pair.scale.device
+        return _Journey(self.run, pair, begin(self.run, pair, device), files)
+
+    def measure_back(self, back: "_Journey") -> None:
+        """Notes reverse validation's accuracy; of a seed that failed on the way it is undefined."""
+        for place, failure in enumerate(back.training.failures):
+            value = math.nan if failure else reverse_accuracy(back.trained(place), self.pair)
+            self.scores[place] = {"reverse": value}
+        back.files.checkpoint.unlink(missing_ok=True)
+
     def outcomes(self, sealed: Sealed) -> list[Outcome]:
         """What each seed came to; here, and only here, the target's labels are opened."""
         total = self.seconds + time.monotonic() - self.began
@@ -312,15 +373,14 @@ class _Journey:
             if failure:
                 rows.append(Outcome({}, {}, "failed", failure, details))
                 continue
-            method, networks = self._one(place)
-            weights = weights_of(networks)
+            trained = self.trained(place)
+            weights = weights_of(trained.networks)
             opened = None
             if self.run.benchmark.evaluate != "selectors":
                 opened = sealed.open(Frozen(weights))
-            state = tree.take(self.training.state, place)
-            data = SeedData(self.pair, place, len(self.rounds))
             journal = [row[place] for row in self.journal]
-            found, arrays = measure(method, networks, state, data, journal, place, opened)
+            found, arrays = measure(trained, self.run.benchmark, journal, opened)
+            found |= self.scores[place]
             details |= _ending(journal)
             rows.append(Outcome(found, arrays, "finished", None, details, weights))
         return rows

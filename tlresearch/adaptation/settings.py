@@ -41,8 +41,14 @@ class AdaptationSettings:
     validation: Fraction = 0.1
     """Fraction of the source's training samples that is held out, drawn per seed and class: for
     `train.checkpoint: selected` and for the scores that choose a model."""
-    evaluate: Literal["test", "training", "selectors"] = "test"
+    evaluate: Literal["test", "training", "selectors", "oracle"] = "test"
     """What accuracy is measured on: the target's test part; the training inputs that were adapted
-    to (transductive); nothing of the target's labels, only the scores that choose a model."""
+    to (transductive); nothing of the target's labels, only the scores that choose a model; the
+    test part under the name `oracle`, for a selection that may be told so."""
     reverse: bool = False
     """Whether reverse validation is scored too, which trains each run a second time."""
+    drawn_seed: Annotated[int, Bounds(ge=0)] = 0
+    """Seed whose runs keep points for the figures of features and decision boundary."""
+    embedding: Literal["pca", "tsne", "none"] = "pca"
+    """How features become two numbers for a figure: by principal components; by t-SNE, which takes
+    seconds; not at all."""

@@ -76,6 +76,18 @@ class Pair:
     """What an input is multiplied by, of the type of the networks."""
     shift: Tensor
     """What is then subtracted; of the shape of an input, or ()."""
+    own_labels: list[Int64[Tensor, " all"]] | None = None
+    """Of each seed: labels of `source`, where a model gave them; None: `source` has them."""
+
+    def labels(self, place: int) -> Int64[Tensor, " all"]:
+        """Labels of `source`, as the seed at this place sees them."""
+        return self.source.labels if self.own_labels is None else self.own_labels[place]
+
+    def labels_at(self, places: Int64[Tensor, "seeds batch"]) -> Int64[Tensor, "seeds batch"]:
+        """Labels of source samples, a row for each seed."""
+        if self.own_labels is None:
+            return self.source.labels[places]
+        return torch.stack([own[row] for own, row in zip(self.own_labels, places, strict=True)])
 
     def __post_init__(self) -> None:
         if not isinstance(self.target, Unlabelled):
@@ -117,6 +129,8 @@ class Opened:
     """Inputs and labels that methods are measured on."""
     training_labels: list[Int64[Tensor, " k"]]
     """Labels of each seed's target pool: for a report on pseudo-labels, and for nothing else."""
+    source_test: Labelled | None = None
+    """The source's test part; None: it has none."""
 
 
 @dataclass(frozen=True, eq=False)

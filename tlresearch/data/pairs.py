@@ -86,7 +86,8 @@ def make_pair(
     )
     labels = [target.train.labels[pool].to(device) for pool in target_pools]
     measured = target.train if settings.evaluate == "training" or not target.test else target.test
-    return pair, Sealed.of(Opened(measured.to(device), labels))
+    source_test = source.test and source.test.to(device)
+    return pair, Sealed.of(Opened(measured.to(device), labels, source_test))
 
 
 def _check(source: Domain, target: Domain) -> None:

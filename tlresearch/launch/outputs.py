@@ -9,9 +9,10 @@ import numpy as np
 from tlresearch import families
 from tlresearch.experiment import Experiment
 from tlresearch.files import claim, silently, write_text_atomic
+from tlresearch.launch.domain_outputs import write_domain_figures, write_selectors
 from tlresearch.launch.naming import output_name
 from tlresearch.launch.plan import Plan
-from tlresearch.launch.tuning_notes import tuning_of
+from tlresearch.launch.tuning_notes import chosen_by, tuning_of
 from tlresearch.launch.waiting import confirmations_of, records_by_key, sources_of
 from tlresearch.results import confirmations, figures
 from tlresearch.results.adaptation_figure import adaptation_figure
@@ -41,6 +42,7 @@ def table_of(
     configs = {(cell.method, cell.setting): cell.config for cell in experiment.cells}
     rows = {row: {r["seed"]: r for r in records if _row(r) == row} for row in configs}
     current = {row: sources_of(config) for row, config in configs.items()}
+    by = chosen_by(experiment)
     return build_table(
         records,
         experiment.method_labels,
@@ -53,7 +55,9 @@ def table_of(
         title=_title(experiment),
         places=_places(experiment),
         tuning=tuning_of(experiment),
-        columns={row: families.columns(config) for row, config in configs.items()},
+        columns={
+            row: families.columns(config) | by.get(row, {}) for row, config in configs.items()
+        },
         confirmations={row: confirmations_of(configs[row], lines, rows[row]) for row in configs},
     )
 
@@ -92,6 +96,7 @@ def write_outputs(experiment: Experiment, plan: Plan, store: Store) -> list[Path
         records, base = records_of(plan, store), store.root / output_name(experiment)
         table = table_of(experiment, records, confirmations.read(store))
         paths = _write_texts(table, base) + _write_figures(experiment, records, base)
+        paths += write_selectors(experiment, records, base)
         if swept_number(table):
             paths.append(base.with_name(base.name + "_sweep.svg"))
             sweep_figure(table, paths[-1])
@@ -123,7 +128,7 @@ def _write_texts(table: Table, base: Path) -> list[Path]:
 
 
 def _write_figures(experiment: Experiment, records: list[Record], base: Path) -> list[Path]:
-    """Accuracy matrices, forgetting, adaptation: what the records of each named setting hold.
+    """Accuracy matrices, forgetting, inner steps, domains: what the records of each setting hold.
 
     Not for swept settings.
     """
@@ -146,7 +151,7 @@ def _write_figures(experiment: Experiment, records: list[Record], base: Path) ->
             curves = {label: both[label] for label in experiment.method_labels if label in both}
             paths.append(base.with_name(f"{base.name}_adaptation{end}"))
             adaptation_figure(curves, paths[-1], episode_format(experiment.metrics))
-    return paths
+    return paths + write_domain_figures(experiment, records, base)
 
 
 def _arrays(

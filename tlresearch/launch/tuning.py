@@ -58,12 +58,12 @@ def selection_of(experiment: Experiment) -> Experiment:
             header,
             methods={m: s for m, s in header.methods.items() if grid_of(select, m)},
             seeds=select.seeds,
-            metrics=tuple(dict.fromkeys([metric, *experiment.metrics])),
+            metrics=_metrics(experiment, metric),
             title=f"{header.title or experiment.name}: selection on held-out training data",
             published=[],
         ),
         name=name,
-        cells=_held_out(cells_of(tuple(variants), select.seeds, where), select, where),
+        cells=_held_out(cells_of(tuple(variants), select.seeds, where), select, metric, where),
         variants=tuple(variants),
         outputs=outputs,
     )
@@ -97,11 +97,18 @@ def _with_values(variant: Variant, values: Mapping[str, Any], where: str) -> dic
     return raw
 
 
-def _held_out(cells: tuple[Cell, ...], select: Select, where: str) -> tuple[Cell, ...]:
+def _metrics(experiment: Experiment, metric: str) -> tuple[str, ...]:
+    """The columns of a selection: what it chooses by first, and nothing that it must not see."""
+    allowed = families.selectors(experiment.header.family)
+    shown = [other for other in experiment.metrics if not allowed or other in allowed]
+    return tuple(dict.fromkeys([metric, *shown]))
+
+
+def _held_out(cells: tuple[Cell, ...], select: Select, metric: str, where: str) -> tuple[Cell, ...]:
     """The cells, measured on the held-out part of their training data."""
     configs = {}
     for config in {id(cell.config): cell.config for cell in cells}.values():
-        benchmark = families.held_out(config.family, config.benchmark, select.validation)
+        benchmark = families.held_out(config.family, config.benchmark, select.validation, metric)
         configs[id(config)] = dataclasses.replace(config, benchmark=benchmark)
     for cell in cells:
         config = configs[id(cell.config)]

@@ -2,6 +2,7 @@
 
 import math
 
+from tlresearch import families
 from tlresearch.experiment import Experiment
 from tlresearch.launch.naming import overrides_suffix
 from tlresearch.results.formats import metric_format
@@ -25,7 +26,9 @@ def tuning_of(experiment: Experiment) -> Tuning | None:
         costs[variant.method, variant.setting] = (row.runs, row.seconds)
         mean = next(tried.mean for tried in row.tried if tried.values == row.values)
         name = cell_name(row.method, row.setting)
-        notes.append(f"Chosen for {name}: {_what(row, list(keys))} ({_held_out(choice, mean)}).")
+        what = "" if families.selectors(experiment.header.family) else "held-out "
+        number = f"{what}{_number(choice, mean)}"
+        notes.append(f"Chosen for {name}: {_what(row, list(keys))} ({number}).")
         notes += edges(row, list(keys))
     return Tuning(costs, tuple(dict.fromkeys(notes)))  # several rows may share a choice
 
@@ -58,20 +61,33 @@ def _how(experiment: Experiment, choice: Choice) -> str:
     best = "--best" in experiment.overrides
     earlier = " (by the file without these overrides)" if best else ""
     suffix = "" if best else overrides_suffix(experiment)
+    own = families.selectors(experiment.header.family)
+    held_out = f"on {choice.validation:g} of the training data, held out, with"
+    if own:
+        held_out = f"with {choice.validation:g} of the source's training data held out, and"
     return (
-        f"Tuned{earlier} by the {form.best} of {form.label} on {choice.validation:g} of the "
-        "training data, held out, with seeds of its own "
+        f"Tuned{earlier} by the {form.best} of {form.label} {held_out} seeds of its own "
         f"({', '.join(map(str, choice.seeds))}). tuning: number of runs that it took, and their "
         "time; a run's time is its stack's divided by the number of its runs. 0: not tuned. "
         f"All means: the table {experiment.name}_selection{suffix}."
     )
 
 
-def _held_out(choice: Choice, mean: float | None) -> str:
-    """`held-out accuracy 97.56 %`."""
+def _number(choice: Choice, mean: float | None) -> str:
+    """`accuracy 97.56 %`."""
     form = metric_format(choice.metric)
     number = form.number(math.nan if mean is None else mean)
-    return f"held-out {form.label} {number} {form.unit}".rstrip()
+    return f"{form.label} {number} {form.unit}".rstrip()
+
+
+def chosen_by(experiment: Experiment) -> dict[tuple[str, str], dict[str, str]]:
+    """The column `chosen by` of the tuned rows, where a family has words for it."""
+    choice, select = experiment.choice, experiment.header.select
+    words = families.selectors(experiment.header.family)
+    if choice is None or select is None or not words:
+        return {}
+    tuned = [v for v in experiment.variants if grid_of(select, v.method)]
+    return {(v.method, v.setting): {"chosen by": words[choice.metric]} for v in tuned}
 
 
 def _what(row: Chosen, keys: list[str]) -> str:

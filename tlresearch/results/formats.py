@@ -15,7 +15,7 @@ class MetricFormat:
     label: str
     """Heading of its column, without the unit."""
     unit: str = ""
-    """`%`, `s`, or empty."""
+    """`%`, `s`, `nats`, or empty."""
     scale: float = 1.0
     """Printed value / stored value."""
     decimals: int | None = None
@@ -86,6 +86,16 @@ METRIC_FORMATS: dict[str, MetricFormat] = {
     "forgetting_final": _percent("final forgetting", lower=True),
     "intransigence": _percent("intransigence", lower=True),
     "agreement": _percent("agreement", 0.99),
+    "oracle": _percent("accuracy by target labels, oracle", 0.99),
+    "source_acc": _percent("source validation accuracy", 0.99),
+    "source_test_acc": _percent("source test accuracy", 0.99),
+    "domain_acc": _percent("domain classifier accuracy"),
+    "a_distance": MetricFormat("A-distance", decimals=2, lower_is_better=True),
+    "entropy": MetricFormat("negative entropy", "nats", decimals=3),
+    "im": MetricFormat("information maximisation", "nats", decimals=3),
+    "snd": MetricFormat("SND", "nats", decimals=3),
+    "dev": _percent("DEV accuracy"),
+    "reverse": _percent("reverse validation accuracy", 0.99),
     "error": _percent("error", lower=True),
     "ece": _percent("ECE", lower=True),
     "acc_seen": _percent("accuracy, seen classes", 0.99),
