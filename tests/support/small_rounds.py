@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tlresearch.adaptation import protocol
+from tlresearch.adaptation import journey, protocol
 from tlresearch.adaptation.protocol import StackRun, run_stack
 from tlresearch.adaptation.settings import AdaptationSettings
 from tlresearch.backbones.mlp import MLP
@@ -63,7 +63,7 @@ class Bench:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.folder, self.trainings, self.pairs = folder, list[Training](), list[Pair]()
         self.domains = {"left": domain("left", 30), "right": domain("right", 20, 40)}
-        begin = protocol.begin
+        begin = journey.begin
 
         def load(
             settings: Any, seeds: Any, device: Any, dtype: Any, root: Any, oracle: bool = False
@@ -79,7 +79,7 @@ class Bench:
             return self.trainings[-1]
 
         monkeypatch.setattr(protocol, "load_pair", load)
-        monkeypatch.setattr(protocol, "begin", spy)
+        monkeypatch.setattr(journey, "begin", spy)
 
     def pair(self, seeds: list[int] | None = None, **settings: Any) -> tuple[Pair, Sealed]:
         """The pair itself."""

@@ -68,12 +68,12 @@ class RoundBatches:
         source = source_y = target = target_y = None
         if self.part.source:
             places = _chosen(pair.source_pools, self.source.at(step))
-            source = pair.inputs(_gather(pair.source.images, places))
+            source = self._inputs(pair.source.images, places)
             source_y = pair.labels_at(places)
         if self.part.target:
             positions = self.target.at(step)
             places = _chosen(self.target_pools, positions)
-            target = pair.inputs(_gather(pair.target.images, places))
+            target = self._inputs(pair.target.images, places)
             if self.labels:
                 target_y = torch.stack(
                     [of_seed[row] for of_seed, row in zip(self.labels, positions, strict=True)]
@@ -81,6 +81,13 @@ class RoundBatches:
         done = step // self.train.accumulate / self.part.steps
         progress = torch.full((len(pair.seeds),), done, dtype=pair.scale.dtype)
         return source, source_y, target, target_y, progress.to(pair.scale.device)
+
+    def _inputs(self, images: Tensor, places: Tensor) -> Tensor:
+        """What the networks are given for the samples at places (S, B)."""
+        x = self.pair.inputs(images.index_select(0, places.flatten()))
+        if self.train.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return x.unflatten(0, places.shape)
 
 
 def _labels(chosen: Sequence[Chosen | None], pools: Sequence[Tensor]) -> list[Tensor]:
@@ -97,10 +104,6 @@ def _labels(chosen: Sequence[Chosen | None], pools: Sequence[Tensor]) -> list[Te
 def _chosen(pools: Sequence[Tensor], positions: Tensor) -> Tensor:
     """pool[position] of each seed: (S, B)."""
     return torch.stack([pool[row] for pool, row in zip(pools, positions, strict=True)])
-
-
-def _gather(images: Tensor, places: Tensor) -> Tensor:
-    return images.index_select(0, places.flatten()).view(*places.shape, *images.shape[1:])
 
 
 class SeedData:

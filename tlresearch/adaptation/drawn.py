@@ -66,7 +66,7 @@ def _features(trained: Trained, parts: list[Labelled]) -> Float[Tensor, "samples
     return torch.cat(both).double()
 
 
-def _rows(points: Float[Tensor, "samples 2"], parts: list[Labelled]) -> list[list[float]]:
+def _rows(points: Float[Tensor, "samples 2"], parts: list[Labelled]) -> list[list[float | int]]:
     """[x, y, domain, class] of each point, to three digits."""
     domain = torch.cat([torch.full_like(part.labels, i) for i, part in enumerate(parts)])
     labels = torch.cat([part.labels for part in parts])

@@ -142,6 +142,11 @@ class Estimator(AdaptationMethod):
         """Whether anything depends on the seed apart from the samples."""
         return self.c is not None and len(self.c) > 1
 
+    @property
+    def probabilistic(self) -> bool:
+        """Scores of an SVM are margins, those of the nearest neighbour distances."""
+        return self.classifier == "logistic"
+
     def problem(self) -> str | None:
         if self.classifier == "1nn" and self.c is not None:
             return "c: the nearest neighbour has no C; remove it, or set classifier: svm"

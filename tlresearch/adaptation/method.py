@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -63,6 +63,7 @@ class Chosen(NamedTuple):
     reason to warn."""
 
 
+@runtime_checkable
 class DomainData(Protocol):
     """What a method sees between rounds, for one seed: everything but the target's labels."""
 
@@ -114,6 +115,11 @@ class AdaptationMethod(Method):
 
     def extend(self, networks: AdaptedClassifier, classes: int) -> None:
         """Adds what else is trained, such as a discriminator, as submodules."""
+
+    @property
+    def probabilistic(self) -> bool:
+        """Whether softmax of what it predicts is meant as probabilities."""
+        return True
 
     def held_out_for(self) -> str | None:
         """The setting that needs held-out source samples before the end of training, or None."""

@@ -50,8 +50,9 @@ def measure(
     if benchmark.evaluate == ORACLE:
         return found | {ORACLE: accuracy}, arrays
     found["acc"] = accuracy
-    found["ece"] = float(expected_calibration_error(probabilities(said), opened.test.labels, BINS))
     both = (predicted, opened.test.labels)
+    if trained.method.probabilistic:
+        found["ece"] = float(expected_calibration_error(probabilities(said), both[1], BINS))
     arrays["target_classes"] = [shares(labels, data.pair.classes) for labels in both]
     if not trained.method.oracle:  # which has the target in the source's place
         found |= _domains(trained, opened)

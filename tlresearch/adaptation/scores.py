@@ -30,6 +30,9 @@ SELECTORS = {
 UNLABELLED = tuple(name for name in SELECTORS if name != ORACLE)
 """Those that need no label of the target."""
 
+PROBABILISTIC = ("entropy", "im", "snd")
+"""Those of a method that predicts probabilities, and of no other."""
+
 NEIGHBOURS = 4000
 """Target samples that `snd` compares, all with all; of a larger pool so many are drawn."""
 CLASSIFIED = 2000
@@ -53,22 +56,28 @@ def check_selection(metric: str) -> None:
 @torch.no_grad()
 def scores(trained: Trained) -> dict[str, float]:
     """Every score but reverse validation; without held-out source samples fewer."""
-    data = trained.data
-    pair, pool = data.pair, data.pair.target_pools[data.place]
-    said = probabilities(trained.target_scores(pair.target.images[pool]))
-    near = trained.drawn(torch.arange(len(pool), device=pool.device), NEIGHBOURS, "snd")
-    found = {
-        "entropy": -mean_entropy(said).item(),
-        "im": information(said).item(),
-        "snd": soft_neighbourhood_density(said[near]).item(),
-    }
-    places = pair.held_out_pools[data.place]
+    pair, found = trained.data.pair, dict[str, float]()
+    if trained.method.probabilistic:
+        found = _of_probabilities(trained)
+    places = pair.held_out_pools[trained.data.place]
     if len(places):
         held_out = trained.scores(pair.source.images[places])
         right = held_out.argmax(-1) == pair.source.labels[places]
         found["source_acc"] = fraction(right)
         found["dev"] = 1 - _embedded_risk(trained, ~right)
     return found
+
+
+def _of_probabilities(trained: Trained) -> dict[str, float]:
+    """The scores of predicted probabilities of the target pool."""
+    pair, pool = trained.data.pair, trained.data.pair.target_pools[trained.data.place]
+    said = probabilities(trained.target_scores(pair.target.images[pool]))
+    near = trained.drawn(torch.arange(len(pool), device=pool.device), NEIGHBOURS, "snd")
+    return {
+        "entropy": -mean_entropy(said).item(),
+        "im": information(said).item(),
+        "snd": soft_neighbourhood_density(said[near]).item(),
+    }
 
 
 def _embedded_risk(trained: Trained, wrong: torch.Tensor) -> float:

@@ -42,9 +42,10 @@ class AdaptationSettings:
     """Fraction of the source's training samples that is held out, drawn per seed and class: for
     `train.checkpoint: selected` and for the scores that choose a model."""
     evaluate: Literal["test", "training", "selectors", "oracle"] = "test"
-    """What accuracy is measured on: the target's test part; the training inputs that were adapted
-    to (transductive); nothing of the target's labels, only the scores that choose a model; the
-    test part under the name `oracle`, for a selection that may be told so."""
+    """What accuracy is measured on: the target's test part; its training part, all of it even
+    where `target_samples` adapts to fewer (transductive); nothing of the target's labels, only the
+    scores that choose a model; the test part under the name `oracle`, for a selection that may be
+    told so."""
     reverse: bool = False
     """Whether reverse validation is scored too, which trains each run a second time."""
     drawn_seed: Annotated[int, Bounds(ge=0)] = 0
