@@ -1,5 +1,6 @@
 """The estimators' runs: fit, freeze, measure, seed by seed, without the loop."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from tlresearch.adaptation.batches import SeedData
 from tlresearch.adaptation.estimator import Estimator, Fitted, rows
 from tlresearch.adaptation.report import measure
+from tlresearch.adaptation.reverse import labelled, reverse_accuracy, reversed_pair
 from tlresearch.adaptation.trained import Trained
 from tlresearch.data.domains import Frozen, Pair, Sealed
 from tlresearch.errors import UserError
@@ -101,4 +103,18 @@ def _outcome(
         opened = sealed.open(Frozen({"source": said[0], "target": said[1]}))
     trained = Trained(method, fitted, {}, SeedData(pair, place, 0))  # type: ignore[arg-type]
     found, arrays = measure(trained, run.benchmark, [], opened)
+    if run.benchmark.reverse:
+        found["reverse"] = _reverse_accuracy(trained, method, pair, place)
     return Outcome(found, arrays, "finished", None, details | fitted.details)
+
+
+def _reverse_accuracy(trained: Trained, method: Estimator, pair: Pair, place: int) -> float:
+    """That of a fit the other way, see `reverse`; NaN where there is none."""
+    own = labelled(trained)
+    labels = [own if i == place else torch.zeros_like(p) for i, p in enumerate(pair.target_pools)]
+    back = reversed_pair(pair, labels, 0.0)
+    fitted = _fit(method, back, place)
+    if isinstance(fitted, str):
+        return math.nan
+    there = Trained(method, fitted, {}, SeedData(back, place, 0))  # type: ignore[arg-type]
+    return reverse_accuracy(there, pair)
