@@ -29,6 +29,11 @@ class Pool:
     def target(self) -> list[Tensor]:
         return list(self.x.split([7, 12, 1]))
 
+    def other(self, *_: Any) -> Any:
+        raise AssertionError("the target's inputs are all that it may ask for")
+
+    source = held_out = previous = key = other
+
 
 def adapted(backbone: Any, shape: tuple[int, int, int] = (1, 4, 4)) -> tuple[AdaBN, Any, Pool]:
     """Method, trained networks in evaluation mode, and their pool."""

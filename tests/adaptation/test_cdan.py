@@ -143,6 +143,7 @@ def test_no_strength_is_source_only_bit_for_bit(entropy):
     assert all(torch.equal(ours[name], value) for name, value in other.items())
 
 
+@pytest.mark.usefixtures("without_shape_checks")  # of settings: strengths are tensors
 @pytest.mark.parametrize(
     "method",
     [

@@ -84,6 +84,7 @@ def test_the_loss_is_the_sum_of_its_terms(rising):
     torch.testing.assert_close(terms["cycle"], cycle)
 
 
+@pytest.mark.usefixtures("without_shape_checks")  # of settings: strengths are tensors
 @pytest.mark.parametrize("batch_norm", ["joint", "separate"])
 def test_a_stack_equals_runs(batch_norm):
     fields = {"strength": [0.0, 1.0, 2.0], "order": [1.0, 1.5, 2.0], "ridge": [0.1, 1.0, 3.0]}

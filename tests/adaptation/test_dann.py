@@ -161,6 +161,7 @@ def test_separate_passes_are_one_pass_without_batch_norm():
     torch.testing.assert_close(joint, separate, atol=1e-14, rtol=0)
 
 
+@pytest.mark.usefixtures("without_shape_checks")  # of settings: strengths are tensors
 @pytest.mark.parametrize("batch_norm", ["joint", "separate", "domain_specific"])
 def test_a_stack_is_separate_runs(batch_norm):
     """With strengths that differ within it."""

@@ -66,6 +66,7 @@ def test_no_strength_is_source_only_bit_for_bit():
     assert all(torch.equal(ours[name], value) for name, value in other.items())
 
 
+@pytest.mark.usefixtures("without_shape_checks")  # of settings: strengths are tensors
 @pytest.mark.parametrize("batch_norm", ["joint", "separate", "domain_specific"])
 def test_a_stack_is_separate_runs(batch_norm):
     method = replace(STRONG, batch_norm=batch_norm)

@@ -26,7 +26,7 @@ seeds: [0]
 
 
 @pytest.fixture
-def command(tmp_path: Path, capsys, monkeypatch):
+def command(tmp_path: Path, capsys, monkeypatch, without_shape_checks):
     monkeypatch.setattr(device, "prepare_process", lambda threads=None: None)
     monkeypatch.setattr(outputs, "_write_figures", lambda *_: [])
     with domains():

@@ -165,6 +165,7 @@ def test_rounds_share_the_steps_of_training():
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("without_shape_checks")  # of settings: strengths are tensors
 def test_a_stack_equals_runs_on_source_and_target():
     assert_stack_equals_runs(SMALL, of_seed=lambda s, t: domain_batch(s, t, target=0))
     fields = {"pseudo": [0.0, 0.3, 2.0], "diversity": [1.0, 0.5, 0.0]}

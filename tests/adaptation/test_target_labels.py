@@ -28,7 +28,7 @@ FEWER = {"tca": {"dim": 3}, "subspace_alignment": {"dim": 3}}
 
 @pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if not kind.oracle])
 def test_target_labels_reach_no_weight(bench, name):
-    """All labels of the target replaced by others: the same weights to the byte, the same scores."""
+    """All labels of the target replaced by others: the same weights and scores to the byte."""
     method = METHODS[name](**FEWER.get(name, {}))
     more: dict[str, Any] = {"seeds": [0, 1], "steps": 8}
     true = bench.run(method, **more)

@@ -118,7 +118,7 @@ class Bench:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            self.run(method, files=files, progress=progress, checkpoint_seconds=0, **more)
+            self.run(method, files=files, progress=progress, checkpoint_seconds=0.0, **more)
 
 
 def _changed(settings: Any, changes: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from tlresearch.adaptation.estimator import Alignment, Estimator, Labels, Matrix, unchanged
+from tlresearch.adaptation.estimator import Alignment, Estimator, Labels, Matrix, Target, unchanged
 from tlresearch.errors import UserError
 from tlresearch.training.settings import NonNegative
 
@@ -62,7 +62,7 @@ class CORAL(Estimator):
     """r, at least 0: what is added to the diagonal of both covariances; in squared units of the
     features, so 1 is much or little as they are scaled."""
 
-    def align(self, source: Matrix, labels: Labels, target: Matrix) -> Alignment:
+    def align(self, source: Matrix, labels: Labels, target: Target) -> Alignment:
         if min(len(source), len(target)) < 2:
             raise UserError("a covariance needs two samples of each domain; take more samples")
         change = recolouring(source, target, self.ridge)

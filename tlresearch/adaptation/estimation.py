@@ -101,7 +101,7 @@ def _outcome(
         with torch.no_grad():
             said = (fitted.source_scores(pair.inputs(images[0])), fitted(pair.inputs(images[1])))
         opened = sealed.open(Frozen({"source": said[0], "target": said[1]}))
-    trained = Trained(method, fitted, {}, SeedData(pair, place, 0))  # type: ignore[arg-type]
+    trained = Trained(method, fitted, {}, SeedData(pair, place, 0))
     found, arrays = measure(trained, run.benchmark, [], opened)
     if run.benchmark.reverse:
         found["reverse"] = _reverse_accuracy(trained, method, pair, place)
@@ -113,8 +113,11 @@ def _reverse_accuracy(trained: Trained, method: Estimator, pair: Pair, place: in
     own = labelled(trained)
     labels = [own if i == place else torch.zeros_like(p) for i, p in enumerate(pair.target_pools)]
     back = reversed_pair(pair, labels, 0.0)
-    fitted = _fit(method, back, place)
+    try:
+        fitted = _fit(method, back, place)
+    except UserError:  # no sample of the target is taken for one of the classes
+        return math.nan
     if isinstance(fitted, str):
         return math.nan
-    there = Trained(method, fitted, {}, SeedData(back, place, 0))  # type: ignore[arg-type]
+    there = Trained(method, fitted, {}, SeedData(back, place, 0))
     return reverse_accuracy(there, pair)

@@ -23,6 +23,8 @@ from tlresearch.training.tree import Tree
 
 Matrix = Float[np.ndarray, "samples dim"]
 """Samples in rows, float64."""
+Target = Float[np.ndarray, "target dim"]
+"""Those of the target, where both domains are there."""
 Labels = Int[np.ndarray, " samples"]
 Map = Callable[[Matrix], Matrix]
 
@@ -94,7 +96,7 @@ class Estimator(AdaptationMethod):
     that 5-fold cross-validation on the source's training samples finds best, of equals the first.
     null: 1."""
 
-    def align(self, source: Matrix, labels: Labels, target: Matrix) -> Alignment:
+    def align(self, source: Matrix, labels: Labels, target: Target) -> Alignment:
         """Where samples go.
 
         Args:
@@ -108,7 +110,7 @@ class Estimator(AdaptationMethod):
         raise NotImplementedError(f"{type(self).__name__} does not define align")
 
     def fit(
-        self, source: Matrix, labels: Labels, target: Matrix, classes: int, key: Tensor
+        self, source: Matrix, labels: Labels, target: Target, classes: int, key: Tensor
     ) -> Fitted:
         """Aligns the domains and trains the classifier on the aligned source.
 
@@ -173,7 +175,7 @@ class Estimator(AdaptationMethod):
         return networks.source_features(x)
 
 
-def check_dim(dim: int, source: Matrix, target: Matrix, least: int) -> None:
+def check_dim(dim: int, source: Matrix, target: Target, least: int) -> None:
     """Refuses more components than there can be.
 
     Args:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from tlresearch.adaptation.estimator import Alignment, Estimator, Labels, Matrix, unchanged
+from tlresearch.adaptation.estimator import Alignment, Estimator, Labels, Matrix, Target, unchanged
 from tlresearch.adaptation.shallow_classifiers import squared_distances
 from tlresearch.adaptation.transport import class_transport
 from tlresearch.training.settings import NonNegative, Positive
@@ -58,7 +58,7 @@ class OptimalTransport(Estimator):
     strength: NonNegative = 0.5
     """η of the group lasso by class, at least 0; with 0 no label has a part in the plan."""
 
-    def align(self, source: Matrix, labels: Labels, target: Matrix) -> Alignment:
+    def align(self, source: Matrix, labels: Labels, target: Target) -> Alignment:
         cost = squared_distances(source, target)
         cost /= np.median(cost) or 1.0
         plan = class_transport(cost, labels, self.entropy, self.strength)

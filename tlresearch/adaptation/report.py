@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tlresearch.adaptation.drawn import drawings
+from tlresearch.adaptation.estimator import Fitted
 from tlresearch.adaptation.method import Chosen
 from tlresearch.adaptation.norms import passing
 from tlresearch.adaptation.round_log import round_log
@@ -93,7 +94,10 @@ def _domains(trained: Trained, opened: Opened) -> dict[str, float]:
 
 def _told(trained: Trained, images: Tensor) -> list[Tensor]:
     """The discriminator's logits in chunks; none without a discriminator."""
-    parts = (trained.method.domain_logits(trained.networks, x) for x in trained.inputs(images))
+    networks = trained.networks
+    if isinstance(networks, Fitted):
+        return []
+    parts = (trained.method.domain_logits(networks, x) for x in trained.inputs(images))
     return [part for part in parts if part is not None]
 
 

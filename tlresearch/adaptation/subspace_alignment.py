@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from tlresearch.adaptation.estimator import Alignment, Estimator, Labels, Matrix, check_dim
+from tlresearch.adaptation.estimator import Alignment, Estimator, Labels, Matrix, Target, check_dim
 from tlresearch.training.settings import Count
 
 
@@ -48,7 +48,7 @@ class SubspaceAlignment(Estimator):
     """Dimensions of both subspaces, at most as many as numbers of an input and as samples of the
     smaller domain."""
 
-    def align(self, source: Matrix, labels: Labels, target: Matrix) -> Alignment:
+    def align(self, source: Matrix, labels: Labels, target: Target) -> Alignment:
         check_dim(self.dim, source, target, min(len(source), len(target)))
         of_source, of_target = subspace(source, self.dim), subspace(target, self.dim)
         turned = of_source @ alignment_matrix(of_source, of_target)

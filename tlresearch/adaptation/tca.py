@@ -16,7 +16,15 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from tlresearch.adaptation.estimator import Alignment, Estimator, Labels, Map, Matrix, check_dim
+from tlresearch.adaptation.estimator import (
+    Alignment,
+    Estimator,
+    Labels,
+    Map,
+    Matrix,
+    Target,
+    check_dim,
+)
 from tlresearch.training.settings import Count, Positive
 
 Scale = Literal["variance", "length"]
@@ -82,12 +90,12 @@ class TCA(Estimator):
     """Each component has variance 1/(n + k) over all samples, as the paper's constraint says, or
     ‖w‖ = 1, as some solvers return it."""
 
-    def align(self, source: Matrix, labels: Labels, target: Matrix) -> Alignment:
+    def align(self, source: Matrix, labels: Labels, target: Target) -> Alignment:
         check_dim(self.dim, source, target, len(source) + len(target))
         shape: Map = at_length_one if self.unit else lambda x: x
         found = components(shape(source), shape(target), self.dim, self.mu, self.scale)
 
-        def embedded(x: Matrix) -> Matrix:
+        def embedded(x: Matrix) -> Float[np.ndarray, "samples components"]:
             return shape(shape(x) @ found)
 
         return Alignment(embedded, embedded)

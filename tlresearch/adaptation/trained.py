@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tlresearch.adaptation.batches import SeedData
+from tlresearch.adaptation.estimator import Fitted
 from tlresearch.adaptation.method import CHUNK, AdaptationMethod
 from tlresearch.adaptation.networks import AdaptedClassifier
 from tlresearch.adaptation.norms import Domain
@@ -22,8 +23,8 @@ class Trained:
 
     method: AdaptationMethod
     """With the seed's own settings."""
-    networks: AdaptedClassifier
-    """In evaluation mode; an estimator's `Fitted` stands in their place."""
+    networks: AdaptedClassifier | Fitted
+    """In evaluation mode; or what an estimator learned."""
     state: Tree
     """What it predicts with."""
     data: SeedData
