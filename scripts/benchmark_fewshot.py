@@ -27,7 +27,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -41,6 +40,7 @@ import fewshot_peers as peers
 import torch
 from fewshot_peers import Given, Loop, Sampler
 from torch import Tensor, nn
+from turns import Options, alternate, best, faster, report
 
 from tlresearch.backbones.conv4 import Conv4
 from tlresearch.backbones.mlp import MLP
@@ -61,17 +61,6 @@ CHUNK = 2
 """Tasks in memory at once where we are measured in chunks."""
 CLASSES, IMAGES = 1100, 20
 """Of random images in the shape of Omniglot's training characters."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How long and where it is measured."""
-
-    quick: bool
-    device: torch.device
-    seconds: float
-    """What one loop takes in one round, about."""
-    rounds: int
 
 
 @dataclass(frozen=True)
@@ -142,44 +131,6 @@ def random_pool(device: torch.device) -> Pool:
     return Pool(images.to(device), first.to(device), torch.full_like(first, IMAGES).to(device))
 
 
-def alternate(loops: dict[str, Loop], options: Options) -> dict[str, list[float]]:
-    """Seconds a step of each loop in each round; the loops take turns."""
-
-    def timed(loop: Loop, count: int) -> float:
-        began = time.perf_counter()
-        loop(count)
-        if options.device.type == "cuda":
-            torch.cuda.synchronize()
-        return (time.perf_counter() - began) / count
-
-    counts = {}
-    for name, loop in loops.items():
-        loop(3)
-        counts[name] = max(2, round(options.seconds / min(timed(loop, 2), timed(loop, 2))))
-    times: dict[str, list[float]] = {name: [] for name in loops}
-    for _ in range(options.rounds):
-        for name, loop in loops.items():
-            times[name].append(timed(loop, counts[name]))
-    return times
-
-
-def report(title: str, times: dict[str, list[float]], seeds: dict[str, int]) -> None:
-    """Median and range of each loop."""
-    print(f"\n{title}")
-    print(f"  {'loop':<36}{'seeds':>6}{'ms/step':>11}{'min':>10}{'max':>10}{'ms per seed':>13}")
-    for name, values in times.items():
-        middle, low, high = (1e3 * f(values) for f in (statistics.median, min, max))
-        count = seeds.get(name, 1)
-        print(f"  {name:<36}{count:>6}{middle:>11.3f}{low:>10.3f}{high:>10.3f}", end="")
-        print(f"{middle / count:>13.3f}", flush=True)
-
-
-def faster(times: dict[str, list[float]], mine: str, peer: str, seeds: int = 1) -> float:
-    """Median over the rounds of the peer's time over ours per seed."""
-    pairs = zip(times[mine], times[peer], strict=True)
-    return statistics.median(theirs * seeds / own for own, theirs in pairs)
-
-
 def sinusoid(options: Options, inner_steps: int) -> dict[str, float]:
     """MAML on sinusoids."""
     torch._dynamo.reset()
@@ -205,8 +156,8 @@ def sinusoid(options: Options, inner_steps: int) -> dict[str, float]:
     for peer in loops.keys() & {"learn2learn", "higher"}:
         found[f"{work}.vs_{peer}"] = faster(times, "fit, compiled", peer)
         found[f"{work}_stack10.vs_{peer}"] = faster(times, "fit, stack of 10", peer, 10)
-    best = min(("hand", "hand, compiled"), key=lambda name: statistics.median(times[name]))
-    found[f"{work}.over_hand"] = 1 / faster(times, "fit, compiled", best)
+    hand = best(times, ["hand", "hand, compiled"])
+    found[f"{work}.over_hand"] = 1 / faster(times, "fit, compiled", hand)
     return dict(sorted(found.items()))
 
 
