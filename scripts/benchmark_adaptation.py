@@ -38,8 +38,9 @@ from turns import Loop, Options, alternate, best, faster, report
 
 from tlresearch.adaptation.batches import RoundBatches
 from tlresearch.adaptation.dann import DANN
+from tlresearch.adaptation.journey import begin
 from tlresearch.adaptation.method import Round
-from tlresearch.adaptation.protocol import StackRun, begin
+from tlresearch.adaptation.protocol import StackRun
 from tlresearch.adaptation.settings import AdaptationSettings
 from tlresearch.backbones.lenet import LeNet
 from tlresearch.data.domains import Labelled, Pair, Unlabelled
@@ -97,7 +98,7 @@ def ours(seeds: int, device: torch.device, **settings: Any) -> Ours:
     train = Train(steps=STEPS, batch_size=BATCH, optimizer="sgd", lr=0.01, momentum=0.9, **settings)
     benchmark = AdaptationSettings("random", "random", normalise="half")
     run = StackRun(benchmark, LeNet(), DANN(), train, domains.seeds, {})
-    training = begin(run, domains, device)
+    training = begin(run, domains)
     batches = RoundBatches(domains, 0, Round(STEPS), [None] * seeds, train)
     done = 0
 

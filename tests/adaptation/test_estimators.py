@@ -13,7 +13,7 @@ from tlresearch import schema
 from tlresearch.adaptation import METHODS, protocol
 from tlresearch.adaptation.coral import CORAL
 from tlresearch.adaptation.estimation import run_estimators
-from tlresearch.adaptation.estimator import Alignment, Estimator
+from tlresearch.adaptation.estimator import Alignment, Estimator, unchanged
 from tlresearch.adaptation.optimal_transport import OptimalTransport
 from tlresearch.adaptation.settings import AdaptationSettings
 from tlresearch.adaptation.shallow import Shallow
@@ -233,6 +233,29 @@ def test_settings_that_are_not_read_are_refused(sentence: str, method: str, tmp_
     )
     with pytest.raises(UserError, match=sentence):
         load(path)
+
+
+def test_distances_and_margins_are_not_scored_as_probabilities(tmp_path: Path):
+    """Entropy, SND and calibration are of logistic regression alone, and so are their columns."""
+    scores = {"entropy", "im", "snd", "ece"}
+    for classifier, expected in (("1nn", set()), ("svm", set()), ("logistic", scores)):
+        method = Shallow(classifier=classifier)
+        (outcome,) = outcomes(method, [0], tmp_path, validation=0.25)
+        assert outcome.metrics.keys() & scores == expected and "dev" in outcome.metrics
+        config = Config("adaptation", BENCHMARK_KNOWN, MLP(), method, Train())
+        assert protocol.possible_metrics(config) & scores == expected
+
+
+def test_a_way_back_without_a_class_is_no_number(tmp_path: Path):
+    """Where no sample of the target is taken for one of the classes, none can be learned."""
+
+    class Blind(Shallow):
+        def align(self, source, labels, target):
+            return Alignment(unchanged, lambda x: x * 0 + source[labels == 0].mean(0))
+
+    run = {"validation": 0.25, "reverse": True}
+    (outcome,) = outcomes(Blind(classifier="svm"), [0], tmp_path, **run)
+    assert outcome.status == "finished" and np.isnan(outcome.metrics["reverse"])
 
 
 def test_there_is_no_network_and_all_seeds_make_one_stack():

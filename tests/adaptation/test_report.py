@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_blobs import blobs, domains, opened, outcomes, run_of, trained
+from small_blobs import blobs, domains, networks_of, opened, outcomes, run_of, trained
 
 from tlresearch.adaptation import drawn as module
 from tlresearch.adaptation import report
@@ -59,9 +59,10 @@ def test_domain_accuracy_is_the_discriminators_each_domain_weighing_the_same():
     labels = opened(far=far)
     found, _ = measured(model, labels)
     assert labels.source_test is not None
+    networks = networks_of(model)
     with torch.no_grad():
         source, target = (
-            model.networks.discriminator(model.networks.features(part.images.double()))
+            networks.discriminator(networks.features(part.images.double()))
             for part in (labels.source_test, labels.test)
         )
     expected = 0.5 * ((source > 0).double().mean() + (target <= 0).double().mean())
@@ -204,12 +205,13 @@ def test_conditional_discriminators_are_asked_as_they_were_trained():
     """CDAN's sees features and predictions together."""
     method = CDAN(discriminator=(4,))
     model, labels = trained(method), opened()
+    networks = networks_of(model)
     with torch.no_grad():
-        z = model.networks.features(labels.test.images.double())
-        said = model.networks.head(z).softmax(1)
+        z = networks.features(labels.test.images.double())
+        said = networks.head(z).softmax(1)
         products = (said.unsqueeze(2) * z.unsqueeze(1)).flatten(1)  # class by class
-        expected = model.networks.discriminator(products).squeeze(1)
-        ours = method.domain_logits(model.networks, labels.test.images.double())
+        expected = networks.discriminator(products).squeeze(1)
+        ours = method.domain_logits(networks, labels.test.images.double())
     assert ours is not None
     torch.testing.assert_close(ours, expected)
     assert "domain_acc" in measured(model, labels)[0]

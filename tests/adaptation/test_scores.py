@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_blobs import BENCHMARK, blobs, domains, outcomes, run_of, trained
+from small_blobs import BENCHMARK, blobs, domains, networks_of, outcomes, run_of, trained
 
 from tlresearch.adaptation import scores as module
 from tlresearch.adaptation.batches import SeedData
@@ -49,7 +49,9 @@ def test_dev_weighs_the_errors_on_held_out_samples():
                 (pair.source.images, pair.held_out_pools[0]),
             )
         ]
-        wrong = model.networks.head(z[2]).argmax(1) != pair.source.labels[pair.held_out_pools[0]]
+        wrong = (
+            networks_of(model).head(z[2]).argmax(1) != pair.source.labels[pair.held_out_pools[0]]
+        )
     weights = density_ratio(domain_classifier(z[0], z[1])(z[2]), len(z[0]), len(z[1]))
     expected = 1 - embedded_risk(weights, wrong.double()).item()
     assert scores(model)["dev"] == pytest.approx(expected, abs=1e-12)

@@ -12,6 +12,7 @@ from torch import Tensor
 from tlresearch.adaptation import METHODS, protocol
 from tlresearch.adaptation.batches import SeedData
 from tlresearch.adaptation.dann import DANN
+from tlresearch.adaptation.networks import AdaptedClassifier
 from tlresearch.adaptation.settings import AdaptationSettings
 from tlresearch.adaptation.trained import Trained
 from tlresearch.backbones.mlp import MLP
@@ -102,6 +103,12 @@ def trained(method: Any = "dann", seeds: tuple[int, ...] = (0,), **changes: Any)
     pair, _ = make_pair(run.benchmark, near, far, run.seeds, CPU, torch.float64)
     networks = run.method.networks(run.backbone, pair.shape, pair.classes, INIT)
     return Trained(run.method, networks.double().eval(), {}, SeedData(pair, 0, 1))
+
+
+def networks_of(model: Trained) -> AdaptedClassifier:
+    """Of a deep method."""
+    assert isinstance(model.networks, AdaptedClassifier)
+    return model.networks
 
 
 def opened(near: Domain | None = None, far: Domain | None = None) -> Opened:
