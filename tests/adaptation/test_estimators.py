@@ -238,8 +238,8 @@ def test_settings_that_are_not_read_are_refused(sentence: str, method: str, tmp_
 def test_distances_and_margins_are_not_scored_as_probabilities(tmp_path: Path):
     """Entropy, SND and calibration are of logistic regression alone, and so are their columns."""
     scores = {"entropy", "im", "snd", "ece"}
-    for classifier, expected in (("1nn", set()), ("svm", set()), ("logistic", scores)):
-        method = Shallow(classifier=classifier)
+    for name, expected in (("1nn", set()), ("svm", set()), ("logistic", scores)):
+        method = dataclasses.replace(Shallow(), classifier=name)
         (outcome,) = outcomes(method, [0], tmp_path, validation=0.25)
         assert outcome.metrics.keys() & scores == expected and "dev" in outcome.metrics
         config = Config("adaptation", BENCHMARK_KNOWN, MLP(), method, Train())

@@ -49,9 +49,8 @@ def test_dev_weighs_the_errors_on_held_out_samples():
                 (pair.source.images, pair.held_out_pools[0]),
             )
         ]
-        wrong = (
-            networks_of(model).head(z[2]).argmax(1) != pair.source.labels[pair.held_out_pools[0]]
-        )
+        held_out = pair.source.labels[pair.held_out_pools[0]]
+        wrong = networks_of(model).head(z[2]).argmax(1) != held_out
     weights = density_ratio(domain_classifier(z[0], z[1])(z[2]), len(z[0]), len(z[1]))
     expected = 1 - embedded_risk(weights, wrong.double()).item()
     assert scores(model)["dev"] == pytest.approx(expected, abs=1e-12)
