@@ -11,15 +11,15 @@ from tlresearch.fewshot.protonet import PrototypicalNetwork
 from tlresearch.fewshot.r2d2 import R2D2
 
 PIXELS = MLP(hidden=())
-METHODS = [
-    PrototypicalNetwork(),
-    PrototypicalNetwork(distance="cosine"),
-    MatchingNetwork(),
-    R2D2(),
-]
+METHODS = {
+    "squared": PrototypicalNetwork(),
+    "cosine": PrototypicalNetwork(distance="cosine"),
+    "matching": MatchingNetwork(),
+    "r2d2": R2D2(),
+}
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("number", [1, 3])
 def test_comparisons_stay_in_float32(method, number):
     """Pixels as features, which autocast leaves alone: the loss is that without autocast."""
