@@ -6,7 +6,7 @@ import torch
 from shallow_domains import assert_differs_from_none, assert_order_of_samples_has_no_part, domains
 from shallow_domains import fitted as fit
 
-from tlresearch.adaptation.coral import CORAL, power, recolouring
+from tlresearch.adaptation.coral import CORAL, power, recolouring, spectrum
 from tlresearch.errors import UserError
 
 OF = domains()
@@ -21,11 +21,13 @@ def test_the_source_gets_the_targets_covariance_and_mean():
 
 
 @pytest.mark.parametrize("ridge", [0.3, 1.0])
-def test_a_ridge_is_added_to_both_covariances(ridge: float):
-    """Aᵀ (C_S + r I) A = C_T + r I."""
-    a, identity = recolouring(OF.source, OF.target, ridge), np.eye(5)
-    whole = a.T @ (np.cov(OF.source.T) + ridge * identity) @ a
-    np.testing.assert_allclose(whole, np.cov(OF.target.T) + ridge * identity, atol=1e-9)
+@pytest.mark.parametrize("samples", [None, 4])
+def test_a_ridge_is_added_to_both_covariances(ridge: float, samples: int | None):
+    """Aᵀ (C_S + r I) A = C_T + r I, with fewer samples than features, too."""
+    source, target = OF.source[:samples], OF.target[1:][:samples]
+    a, identity = recolouring(source, target, ridge), np.eye(5)
+    whole = a.T @ (np.cov(source.T) + ridge * identity) @ a
+    np.testing.assert_allclose(whole, np.cov(target.T) + ridge * identity, atol=1e-9)
 
 
 def test_one_feature_by_hand():
@@ -39,11 +41,14 @@ def test_one_feature_by_hand():
     np.testing.assert_array_equal(map_.target(target), target)
 
 
-def test_powers_by_a_plain_product():
+@pytest.mark.parametrize("samples", [None, 4])
+def test_powers_by_a_plain_product(samples: int | None):
     """The root's square and the inverse root's are what they should be."""
-    c = np.cov(OF.source.T)
-    np.testing.assert_allclose(power(c, 0.5) @ power(c, 0.5), c, atol=1e-10)
-    np.testing.assert_allclose(power(c, -0.5) @ c @ power(c, -0.5), np.eye(5), atol=1e-9)
+    x = OF.source[:samples]
+    c = np.cov(x.T) + 0.2 * np.eye(5)
+    root, inverse = (power(*spectrum(x), 0.2, exponent) for exponent in (0.5, -0.5))
+    np.testing.assert_allclose(root @ root, c, atol=1e-10)
+    np.testing.assert_allclose(inverse @ c @ inverse, np.eye(5), atol=1e-9)
 
 
 def test_skadas_adapter_without_shrinkage():

@@ -14,7 +14,7 @@ from tlresearch.settings import Bounds
 
 @dataclass(frozen=True)
 class MLP:
-    """Per hidden layer: linear, normalisation, ReLU, dropout."""
+    """Per hidden layer: linear, normalisation, activation, dropout."""
 
     hidden: tuple[Annotated[int, Bounds(ge=1)], ...] = (400, 400)
     """Units of each hidden layer, each at least 1; none makes the classifier linear in x."""
@@ -23,7 +23,10 @@ class MLP:
     """Probability to drop a hidden activation, in [0, 1)."""
 
     norm: Literal["none", "batch"] = "none"
-    """`batch` puts batch norm in front of each ReLU."""
+    """`batch` puts batch norm in front of each activation."""
+
+    activation: Literal["relu", "sigmoid"] = "relu"
+    """Of the hidden units; early papers have sigmoids."""
 
     def build(self, input_shape: tuple[int, int, int]) -> "MLPBackbone":
         """The perceptron for images of shape (channels, rows, columns), of any size."""
@@ -43,7 +46,7 @@ class MLPBackbone(Backbone):
                 # which Adam scales up to whole steps, and runs would stop being comparable.
                 nn.Linear(inputs, units, bias=not batch_norm),
                 BatchNorm1d(units) if batch_norm else nn.Identity(),
-                nn.ReLU(),
+                nn.ReLU() if settings.activation == "relu" else nn.Sigmoid(),
                 Dropout(settings.dropout) if settings.dropout else nn.Identity(),
             ]
             inputs = units
