@@ -251,3 +251,12 @@ def test_a_key_is_shown_on_one_line():
 )
 def test_types_are_said_in_words(kind, words: str):
     assert schema.describe_type(kind) == words
+
+
+def test_a_choice_of_numbers_takes_those_of_its_type_alone():
+    """1 is not true, and 3 not "3"."""
+    kind = Literal[1, 3] | None
+    assert [schema.structure(value, kind, "channels", "f.yaml") for value in (1, 3, None)] == [1, 3, None]
+    for value in (2, True, "3", 3.0):
+        with pytest.raises(UserError, match="key 'channels' must be one of 1, 3, not "):
+            schema.structure(value, kind, "channels", "f.yaml")

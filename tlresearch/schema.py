@@ -155,9 +155,11 @@ def _union(value: Any, kind: Any, place: str, where: str) -> Any:
 
 def _literal(value: Any, kind: Any, place: str, where: str) -> Any:
     choices = get_args(kind)
-    if isinstance(value, str) and value in choices:
-        return value
-    hint = nearest(value, choices) if isinstance(value, str) else ""
+    for choice in choices:
+        if type(value) is type(choice) and value == choice:
+            return choice
+    words = [choice for choice in choices if isinstance(choice, str)]
+    hint = nearest(value, words) if isinstance(value, str) and words else ""
     hint = f"; {hint}" if hint.startswith("did you") else ""
     raise _wrong(where, place, describe_type(kind), value, hint)
 

@@ -113,6 +113,14 @@ def test_perceptron_is_its_formula():
     torch.testing.assert_close(net.features(x), z, atol=1e-12, rtol=0)
 
 
+def test_sigmoid_units_are_their_formula():
+    net = build(MLP(hidden=(5, 4), activation="sigmoid"), (2, 3, 1), 3, seed=0).double()
+    first, second = (m for m in net.backbone.modules() if isinstance(m, nn.Linear))
+    x = images((2, 3, 1))
+    expected = second(first(x.reshape(4, 6)).sigmoid()).sigmoid()
+    torch.testing.assert_close(net.features(x), expected, atol=1e-12, rtol=0)
+
+
 def test_dropout_acts_on_the_features():
     net = build(MLP(hidden=(400, 400), dropout=0.5), (1, 4, 4), 3, seed=0)
     assert dropout_keys(net) == ["backbone.layers.3.key", "backbone.layers.7.key"]
