@@ -256,7 +256,11 @@ def test_types_are_said_in_words(kind, words: str):
 def test_a_choice_of_numbers_takes_those_of_its_type_alone():
     """1 is not true, and 3 not "3"."""
     kind = Literal[1, 3] | None
-    assert [schema.structure(value, kind, "channels", "f.yaml") for value in (1, 3, None)] == [1, 3, None]
+    assert [schema.structure(value, kind, "channels", "f.yaml") for value in (1, 3, None)] == [
+        1,
+        3,
+        None,
+    ]
     for value in (2, True, "3", 3.0):
         with pytest.raises(UserError, match="key 'channels' must be one of 1, 3, not "):
             schema.structure(value, kind, "channels", "f.yaml")

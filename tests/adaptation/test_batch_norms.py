@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from small_domains import TRAIN, domain_batch, networks_of, trained, weights
+from small_rounds import Bench
 from torch import Tensor, nn
 
 from tlresearch.adaptation.dann import DANN
@@ -140,3 +141,10 @@ def test_domains_and_stacks_share_no_memory():
 def test_a_backbone_without_running_statistics_is_refused(backbone):
     with pytest.raises(UserError, match="batch_norm: domain_specific needs a backbone with batch"):
         DANN(batch_norm="domain_specific").networks(backbone, (1, 16, 16), 3, 0)
+
+
+def test_a_batch_of_one_sample_is_refused(monkeypatch, tmp_path):
+    """Before any work, and not by torch's error in the first step."""
+    bench = Bench(monkeypatch, tmp_path)
+    with pytest.raises(UserError, match=r"train\.batch_size: batch norm needs at least 2 samples"):
+        bench.run(DANN(batch_norm="separate"), backbone=WIDE, batch_size=1)

@@ -24,6 +24,7 @@ from small_domains import (
 from torch import Tensor
 
 from tlresearch.adaptation.adversary import domain_loss
+from tlresearch.adaptation.cdan import CDAN
 from tlresearch.adaptation.dann import DANN
 from tlresearch.adaptation.method import DomainBatch
 from tlresearch.adaptation.passes import both
@@ -31,6 +32,7 @@ from tlresearch.adaptation.source_only import SourceOnly
 from tlresearch.backbones.conv4 import Conv4
 from tlresearch.backbones.mlp import MLP
 from tlresearch.functional.schedules import reversal_strength
+from tlresearch.launch.plan import numeric_fields
 from tlresearch.training.loop import fit
 
 SMALL = DANN(discriminator=(8,))
@@ -188,3 +190,9 @@ def test_weights_begin_as_those_of_source_only():
     for method in (SMALL, DANN(discriminator=())):
         ours = weights(prepare(method, NOISY, [0]))
         assert all(torch.equal(ours[name], value) for name, value in plain.items())
+
+
+@pytest.mark.parametrize("kind", [DANN, CDAN])
+def test_dropout_is_no_number_of_a_stack(kind):
+    """Layers of dropout are made once for a stack: seeds that differ in it are not stacked."""
+    assert "strength" in numeric_fields(kind()) and "dropout" not in numeric_fields(kind())

@@ -13,6 +13,7 @@ from tlresearch.adaptation.method import Chosen, Round
 from tlresearch.adaptation.self_training import SelfTraining
 from tlresearch.adaptation.shot import SHOT
 from tlresearch.adaptation.source_only import SourceOnly
+from tlresearch.adaptation.tent import TENT
 from tlresearch.training import observer
 
 
@@ -27,6 +28,7 @@ ROUNDS: dict[str, Any] = {
     "scratch": replace(WARM, start="scratch"),
     "growing soft": replace(WARM, select="growing", labels="soft", calibrate=True),
     "shot": SHOT(rounds=2, bottleneck=6),
+    "domain-specific": replace(WARM, batch_norm="domain_specific"),
 }
 
 
@@ -41,6 +43,15 @@ class Fussy(SelfTraining):
         if chosen is not None and number >= self.never:
             chosen = Chosen(chosen.places[:0], chosen.places[:0], chosen.predicted)
         return state, chosen
+
+
+def test_a_stack_of_tent_is_its_seeds_one_by_one(bench):
+    """Adapted at test time, each seed from its own weights."""
+    for seed, ours in enumerate(bench.run(TENT(batch_size=7, rate=0.05), [0, 1, 2])):
+        (alone,) = bench.run(TENT(batch_size=7, rate=0.05), [seed])
+        (plain,) = bench.run(SourceOnly(), [seed])
+        assert ours.metrics == pytest.approx(alone.metrics, abs=1e-9)
+        assert ours.metrics["entropy"] != plain.metrics["entropy"]
 
 
 @pytest.mark.parametrize("name", ROUNDS)
@@ -151,7 +162,7 @@ def test_pseudo_labels_follow_their_samples(bench):
         _, _, x, y, _ = batches.batch(step)
         assert x is not None and y is not None
         for seed, one in enumerate(chosen):
-            inputs = pair.inputs(pair.target.images[one.places])
+            inputs = pair.inputs(pair.target.images[pair.target_pools[seed][one.places]])
             for row, label in zip(x[seed], y[seed], strict=True):
                 found = (inputs == row).flatten(1).all(1).nonzero().flatten().tolist()
                 assert len(found) == 1, "a sample that was not chosen"

@@ -17,6 +17,7 @@ from small_rounds import BACKBONE, Bench, same_bits
 from torch import Tensor
 
 from tlresearch.adaptation.checks import check
+from tlresearch.adaptation.dann import DANN
 from tlresearch.adaptation.method import Chosen
 from tlresearch.adaptation.networks import AdaptedClassifier
 from tlresearch.adaptation.self_training import SelfTraining, soft_cross_entropy
@@ -267,6 +268,18 @@ def test_it_is_not_source_only():
     ("method", "sentence"),
     [
         (SelfTraining(top_count=3), "methods.x.top_count: select 'threshold' does not use it"),
+        (
+            SelfTraining(select="growing", threshold=0.5),
+            "methods.x.threshold: select 'growing'",
+        ),
+        (SelfTraining(first=0.1), "methods.x.first: select 'threshold' does not use it"),
+        (SelfTraining(select="top_k", balanced=False), "methods.x.balanced: select 'top_k' does"),
+        (
+            SelfTraining(select="top_k", top_count=3, top_fraction=0.2),
+            "methods.x.top_fraction: ",
+        ),
+        (SelfTraining(select="growing", rounds=1, first=0.4), "methods.x.first: with one round"),
+        (DANN(discriminator=(), dropout=0.5), "methods.x.dropout: a linear discriminator has no"),
         (SelfTraining(select="growing", first=0.5, last=0.4), "methods.x.last: 0.4 is below first"),
         (SelfTraining(calibrate=True), "methods.x.calibrate: it needs a held-out part"),
     ],
@@ -276,3 +289,26 @@ def test_contradictions_are_refused(method, sentence):
     with pytest.raises(UserError) as caught:
         check(benchmark, method, "x", Train())
     assert str(caught.value).startswith(sentence)
+
+
+def test_norms_of_each_domain_learn_from_their_own(bench):
+    """The source's from the first round on; the target's begin with what the source's learned."""
+    alone, held_out = SourceOnly(), {"steps": 20, "seeds": [0, 1]}
+    method = SelfTraining(rounds=1, threshold=1.0, batch_norm="domain_specific")
+    for ours, plain in zip(
+        bench.run(method, **held_out), bench.run(alone, **held_out), strict=True
+    ):
+        for name in ("source_acc", "dev", "acc"):
+            assert ours.metrics[name] == pytest.approx(plain.metrics[name], abs=1e-9)
+        norms = {name: t for name, t in ours.weights.items() if ".source." in name}
+        assert norms
+        for name, tensor in norms.items():
+            torch.testing.assert_close(ours.weights[name.replace(".source.", ".target.")], tensor)
+            of_plain = plain.weights[name.replace(".source.", ".")]
+            torch.testing.assert_close(tensor, of_plain, atol=1e-9, rtol=0)
+
+
+def test_the_way_back_calibrates_too(bench):
+    """Reverse validation of a method that needs held-out samples."""
+    (outcome,) = bench.run(SelfTraining(rounds=1, calibrate=True), reverse=True)
+    assert 0 <= outcome.metrics["reverse"] <= 1

@@ -136,3 +136,8 @@ def test_it_is_handed_nothing_but_inputs(bench):
 def test_a_backbone_without_batch_norm_is_refused():
     with pytest.raises(UserError, match="the backbone has none; choose one that has"):
         METHOD.networks(PLAIN, SHAPE, CLASSES, 0)
+
+
+def test_a_single_test_sample_is_refused(networks):
+    with pytest.raises(UserError, match="tent needs at least 2 test samples"):
+        TENT().predict_all(networks, {}, 1, lambda places: torch.zeros(len(places), 1))

@@ -66,7 +66,9 @@ def test_target_labels_are_unreachable_from_all_that_training_sees():
     seen, sealed = training_sees()
     found = reachable(*seen)
     assert TARGET.test is not None
-    for labels in (TARGET.train.labels, TARGET.test.labels):
+    assert not has_labels(found, TARGET.train.labels)
+    of_pools = [TARGET.train.labels[pool] for pool in seen[0].target_pools]
+    for labels in (*of_pools, TARGET.test.labels):
         assert not has_labels(found, labels)
         assert has_labels(reachable(*seen, sealed), labels)  # this test would notice
     assert any(tensor is seen[0].target.images for tensor in found)

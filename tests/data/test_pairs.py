@@ -13,6 +13,8 @@ from tlresearch.data.domains import Domain, Frozen, Labelled
 from tlresearch.data.pairs import domains, load_pair, make_pair
 from tlresearch.errors import UserError
 
+WEIGHTS = {"w": torch.ones(1)}
+
 
 def settings(**changes: object) -> AdaptationSettings:
     return replace(SETTINGS, **changes)
@@ -102,17 +104,31 @@ def test_features_stay_as_they_are_but_for_the_mean():
 @pytest.mark.parametrize(("evaluate", "first"), [("test", 100), ("training", 40)])
 def test_what_is_measured_on(evaluate, first):
     _, sealed = pair_of(settings=settings(evaluate=evaluate))
-    opened = sealed.open(Frozen({}))
+    opened = sealed.open(Frozen(WEIGHTS))
     assert opened.test.images[0, 0, 0, 0] == first
     _, sealed = pair_of(target=replace(domain("right", part((5, 9, 7), 40)), test=None))
-    assert sealed.open(Frozen({})).test.images[0, 0, 0, 0] == 40  # transductive
+    assert sealed.open(Frozen(WEIGHTS)).test.images[0, 0, 0, 0] == 40  # transductive
+
+
+@pytest.mark.parametrize("samples", [None, 9])
+def test_the_order_of_a_target_pool_tells_no_label(samples):
+    """A domain whose files lie class by class gives pools that do not."""
+    mixed = part((50, 50, 50))
+    order = mixed.labels.argsort(stable=True)
+    target = domain("right", Labelled(mixed.images[order], mixed.labels[order]))
+    assert target.train.labels.diff().min() >= 0
+    pair, _ = pair_of(target=target, settings=settings(target_samples=samples))
+    for pool in pair.target_pools:
+        assert target.train.labels[pool].diff().min() < 0
+        assert len(set(pool.tolist())) == len(pool) == (samples or 150)
+    assert not torch.equal(*pair.target_pools)
 
 
 def test_training_labels_are_those_of_the_pool():
     target = domain("right", part((5, 9, 7), 40))
     pair, sealed = pair_of(target=target, settings=settings(target_samples=6))
     for pool, labels in zip(
-        pair.target_pools, sealed.open(Frozen({})).training_labels, strict=True
+        pair.target_pools, sealed.open(Frozen(WEIGHTS)).training_labels, strict=True
     ):
         assert torch.equal(labels, target.train.labels[pool])
 
@@ -178,6 +194,21 @@ def test_labels_that_are_too_few_are_refused():
     assert "6 inputs and 4 labels" in text
 
 
+@pytest.mark.parametrize("part_of", ["train", "test"])
+def test_labels_beyond_the_classes_are_refused(part_of):
+    whole = part((2, 2, 2))
+    shifted = Labelled(whole.images, whole.labels + 1)
+    text = refused(target=replace(domain("right"), **{part_of: shifted}))
+    assert "right has labels from 1 to 3; 3 classes are 0 to 2" in text
+
+
+def test_a_test_part_of_another_shape_is_refused():
+    text = refused(target=domain("right", test=part((2, 2, 2), shape=(1, 4, 4))))
+    assert (
+        "the test part of right has inputs of 1 x 4 x 4, and its training part of 1 x 2 x 2" in text
+    )
+
+
 def test_more_samples_than_there_are_are_refused():
     assert "19 were asked for and there are 18" in refused(source_samples=19)
     assert "22 were asked for and right has 21" in refused(target_samples=22)
@@ -231,6 +262,7 @@ def test_the_oracle_trains_on_the_shifted_target():
     pair, _ = load_pair(some, [4], CPU, F64, oracle=True)
     assert torch.equal(pair.source.images, pair.target.images) and len(pair.source.labels) == 17
     assert len(pair.source_pools[0]) == 9
+    assert sets(pair.source_pools) == sets(pair.target_pools)  # what the others adapt to
     _, target = domains(some)
     assert torch.equal(pair.source.labels, target.train.labels)
 
@@ -254,8 +286,8 @@ def test_settings_of_another_kind_of_domain_are_refused():
 
 def test_embedded_digits_are_a_pair():
     pair, sealed = load_pair(
-        AdaptationSettings("optdigits", "optdigits", rotation=30, label_shift=3), [0], CPU, F64
+        AdaptationSettings("optdigits", "optdigits", rotation=30.0, label_shift=3.0), [0], CPU, F64
     )
     assert pair.shape == (1, 8, 8) and pair.classes == 10
-    counts = sealed.open(Frozen({})).test.labels.bincount()
+    counts = sealed.open(Frozen(WEIGHTS)).test.labels.bincount()
     assert counts[0] == 50 and counts[9] == 16 and (counts.diff() <= 0).all()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tlresearch.launch import domain_outputs
+from tlresearch.launch import domain_outputs, outputs
 from tlresearch.launch.domain_outputs import write_domain_figures, write_selectors
 
 
@@ -110,3 +110,11 @@ def test_the_selectors_rank_the_models_of_each_section(tmp_path: Path):
     ]
     made.variants = [v for v in made.variants if not v.values]
     assert write_selectors(made, records, tmp_path / "t") == []
+
+
+@pytest.mark.parametrize(("metric", "heading"), [("acc", "best by target labels"), ("im", "best")])
+def test_a_mark_by_target_labels_says_so(metric: str, heading: str):
+    header = SimpleNamespace(family="adaptation")
+    assert outputs._best(SimpleNamespace(header=header, metrics=[metric, "acc"])) == heading  # type: ignore[arg-type]
+    header.family = "fewshot"
+    assert outputs._best(SimpleNamespace(header=header, metrics=["acc"])) == "best"  # type: ignore[arg-type]

@@ -70,7 +70,7 @@ class Bench:
         ) -> Any:
             names = (settings.target if oracle else settings.source, settings.target)
             source, target = (self.domains[name] for name in names)
-            made = make_pair(settings, source, target, seeds, device, dtype)
+            made = make_pair(settings, source, target, seeds, device, dtype, oracle)
             self.pairs.append(made[0])
             return made
 

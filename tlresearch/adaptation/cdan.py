@@ -19,14 +19,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tlresearch.adaptation.adversary import domain_accuracy, domain_loss
-from tlresearch.adaptation.method import AdaptationMethod, DomainBatch
-from tlresearch.adaptation.networks import AdaptedClassifier, perceptron
+from tlresearch.adaptation.method import AdaptationMethod, DomainBatch, changed
+from tlresearch.adaptation.networks import AdaptedClassifier, Dropped, perceptron
 from tlresearch.adaptation.passes import BatchNorms, both
 from tlresearch.adaptation.strengths import Schedules, factor
 from tlresearch.functional.losses import cross_entropy
 from tlresearch.functional.reversal import reverse_gradient
 from tlresearch.training.method import Loss
-from tlresearch.training.settings import Count, Fraction, NonNegative
+from tlresearch.training.settings import Count, NonNegative
 from tlresearch.training.tree import Tree
 
 
@@ -81,7 +81,7 @@ class CDAN(AdaptationMethod):
     """λ: 2 / (1 + exp(−10 p)) − 1 over the progress p, or 1 throughout."""
     discriminator: tuple[Count, ...] = (500, 500)
     """Units of the discriminator's hidden layers; none makes it linear."""
-    dropout: Fraction = 0.5
+    dropout: Dropped = 0.5
     """Probability to drop a hidden unit of the discriminator."""
     widest: Count = 4096
     """Largest width · classes whose products the discriminator sees one by one."""
@@ -89,6 +89,11 @@ class CDAN(AdaptationMethod):
     """d, random products that it sees where there are more."""
     batch_norm: BatchNorms = "joint"
     """Which samples share batch norm's statistics: see `passes.BatchNorms`."""
+
+    def problem(self) -> str | None:
+        if not self.discriminator and "dropout" in changed(self):
+            return "dropout: a linear discriminator has no hidden units; remove one of them"
+        return None
 
     def extend(self, networks: AdaptedClassifier, classes: int) -> None:
         """The discriminator and its random maps, last: backbone and head start as without."""

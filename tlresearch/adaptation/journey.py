@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tlresearch.adaptation.batches import RoundBatches, SeedData
 from tlresearch.adaptation.method import AdaptationMethod, Chosen
@@ -13,6 +14,7 @@ from tlresearch.adaptation.networks import AdaptedClassifier
 from tlresearch.adaptation.norms import passing
 from tlresearch.adaptation.trained import Trained
 from tlresearch.data.domains import Pair
+from tlresearch.errors import UserError
 from tlresearch.training import checkpoint, tree
 from tlresearch.training.device import dtype_of
 from tlresearch.training.evaluation import accuracy_per_seed
@@ -31,6 +33,10 @@ def begin(run: StackRun, pair: Pair) -> Training:
         run.method.networks(run.backbone, pair.shape, pair.classes, seed).to(dtype)
         for seed in run.seeds
     ]
+    if run.train.batch_size < 2 and any(isinstance(m, _BatchNorm) for m in networks[0].modules()):
+        raise UserError(
+            "train.batch_size: batch norm needs at least 2 samples of a domain in a batch, not 1"
+        )
     if run.train.channels_last:
         networks = [network.to(memory_format=torch.channels_last) for network in networks]
     state = tree.stack([run.method.init(network.to(device)) for network in networks])

@@ -1,5 +1,6 @@
 """What a method of domain adaptation says to its protocol, beyond the common contract."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -190,6 +191,12 @@ class AdaptationMethod(Method):
         """z of source samples, as it is compared with that of target samples."""
         with passing(networks, "source"):
             return networks.features(x)  # type: ignore[operator]
+
+
+def changed(method: AdaptationMethod) -> set[str]:
+    """The settings that are not at their defaults, for what a method has to say of them."""
+    fields = dataclasses.fields(method)
+    return {f.name for f in fields if getattr(method, f.name) != f.default}
 
 
 @torch.no_grad()

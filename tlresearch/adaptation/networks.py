@@ -1,12 +1,17 @@
 """Networks of domain adaptation: backbone, head, and discriminators on the features."""
 
 from itertools import pairwise
+from typing import Annotated
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from tlresearch.backbones.classifier import Backbone
 from tlresearch.backbones.layers import Dropout
+from tlresearch.settings import Bounds
+
+Dropped = Annotated[float, Bounds(ge=0, lt=1), "read where networks are made"]
+"""A probability of dropout: unlike other numbers it cannot differ within a stack of seeds."""
 
 
 def perceptron(

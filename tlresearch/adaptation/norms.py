@@ -61,6 +61,16 @@ def separate_norms(module: nn.Module, wanted: str) -> None:
         setattr(module.get_submodule(parent), attribute, DomainNorm(layer))
 
 
+def adopt_source(networks: nn.Module) -> None:
+    """Gives the target's norms what the source's have learned, before the target is first seen.
+
+    Networks without norms of each domain stay as they are.
+    """
+    for layer in networks.modules():
+        if isinstance(layer, DomainNorm):
+            layer.target.load_state_dict(layer.source.state_dict())
+
+
 @contextmanager
 def passing(networks: nn.Module, domain: Domain) -> Iterator[None]:
     """Within: what passes through the networks is of one domain.

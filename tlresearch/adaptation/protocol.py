@@ -165,7 +165,8 @@ def _way_back(journey: Journey) -> Journey:
             zip(journey.training.failures, there.target_pools, strict=True)
         )
     ]
-    held_out = run.benchmark.validation if run.train.checkpoint == "selected" else 0.0
+    needed = run.train.checkpoint == "selected" or run.method.held_out_for()
+    held_out = run.benchmark.validation if needed else 0.0
     files = dataclasses.replace(
         journey.files,
         checkpoint=journey.files.checkpoint.with_name("reverse.pt"),
@@ -192,7 +193,7 @@ def _outcomes(
         details = {
             "steps": journey.training.steps[place],
             "stack_seconds": seconds,
-            "samples_per_step": 2 * run.train.batch_size * run.train.accumulate,
+            "samples_per_step": _samples_per_step(run),
             "peak_memory_bytes": peak_memory(journey.pair.scale.device),
         }
         if failure:
@@ -202,12 +203,21 @@ def _outcomes(
         weights = weights_of(trained.networks)
         opened = None
         if run.benchmark.evaluate != "selectors":
-            opened = sealed.open(Frozen(weights))
+            frozen = Frozen(weights)
+            opened, details["opened_with"] = sealed.open(frozen), frozen.digest
         journal = [row[place] for row in journey.journal]
         found, arrays = measure(trained, run.benchmark, journal, opened)
         details |= _ending(journal)
         rows.append(Outcome(found | scores[place], arrays, "finished", None, details, weights))
     return rows
+
+
+def _samples_per_step(run: StackRun) -> float:
+    """Of both domains, the mean over the steps."""
+    parts = run.method.parts(run.train)
+    batches = sum(part.steps * (part.source + part.target) for part in parts)
+    steps = sum(part.steps for part in parts)
+    return batches / max(steps, 1) * run.train.batch_size * run.train.accumulate
 
 
 def _ending(journal: list[Chosen | None]) -> dict[str, str]:

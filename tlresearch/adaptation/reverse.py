@@ -8,7 +8,8 @@ samples.
 
 Differs from Ganin et al.: the way back starts at the seed's initialisation and not at η's weights,
 in whose discriminator the domains have each other's place; and it ends after all steps, unless
-`train.checkpoint: selected`, which holds out a part of the target with η's labels.
+`train.checkpoint: selected`, which holds out a part of the target with η's labels (as does a method
+that calibrates).
 """
 
 import dataclasses

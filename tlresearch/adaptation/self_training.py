@@ -24,10 +24,12 @@ from tlresearch.adaptation.method import (
     DomainBatch,
     DomainData,
     Round,
+    changed,
     over,
 )
 from tlresearch.adaptation.networks import AdaptedClassifier
-from tlresearch.adaptation.passes import BatchNorms, both
+from tlresearch.adaptation.norms import adopt_source, passing
+from tlresearch.adaptation.passes import BatchNorms, both, one
 from tlresearch.adaptation.round_log import changed_fraction
 from tlresearch.functional.calibration import best_temperature
 from tlresearch.functional.losses import cross_entropy
@@ -38,6 +40,16 @@ from tlresearch.training.settings import Count, Fraction, Train
 from tlresearch.training.tree import Tree
 
 Share = Annotated[float, Bounds(ge=0, le=1)]
+
+_READ_BY = {
+    "threshold": "threshold",
+    "top_count": "top_k",
+    "top_fraction": "top_k",
+    "first": "growing",
+    "last": "growing",
+    "balanced": "growing",
+}
+"""The value of `select` that reads a setting."""
 
 
 def soft_cross_entropy(
@@ -88,8 +100,14 @@ class SelfTraining(AdaptationMethod):
     """Which samples share batch norm's statistics: see `passes.both`."""
 
     def problem(self) -> str | None:
-        if self.top_count is not None and self.select != "top_k":
-            return f"top_count: select '{self.select}' does not use it; remove one of them"
+        given = changed(self)
+        for name, reader in _READ_BY.items():
+            if name in given and self.select != reader:
+                return f"{name}: select '{self.select}' does not use it; remove one of them"
+        if {"top_count", "top_fraction"} <= given:
+            return "top_fraction: top_count goes before it; remove one of them"
+        if self.rounds == 1 and "first" in given:
+            return "first: with one round the fraction is 'last'; remove it or take more rounds"
         if self.select == "growing" and self.last < self.first:
             return f"last: {self.last:g} is below first, {self.first:g}; a growing fraction grows"
         return None
@@ -107,6 +125,8 @@ class SelfTraining(AdaptationMethod):
         """The pool's predictions, and those of them that are kept."""
         if number == 0:
             return state, None
+        if number == 1:
+            adopt_source(networks)
         p = (over(data.target(), networks) / self._temperature(networks, data)).softmax(-1)
         confidence, predicted = p.max(-1)
         if self._settled(predicted, data.previous()):
@@ -125,7 +145,8 @@ class SelfTraining(AdaptationMethod):
         if not self.calibrate:
             return 1.0
         held_out = data.held_out()
-        logits = over([x for x, _ in held_out], networks)
+        with passing(networks, "source"):
+            logits = over([x for x, _ in held_out], networks)
         return best_temperature(logits, torch.cat([y for _, y in held_out])).to(logits.dtype)
 
     def _kept(self, confidence: Tensor, predicted: Tensor, classes: int, number: int) -> Tensor:
@@ -143,7 +164,7 @@ class SelfTraining(AdaptationMethod):
     def loss(self, networks: AdaptedClassifier, state: Tree, batch: DomainBatch) -> Loss:
         """½ (cross-entropy of the source + of the pseudo-labels); the source's alone at first."""
         if batch.target_y is None:
-            value = cross_entropy(networks(batch.source_x), batch.source_y)
+            value = cross_entropy(one(networks, batch.source_x, "source").logits, batch.source_y)
             return Loss(value, {"cross_entropy": value})
         source, target = both(networks, batch, self.batch_norm)
         value = cross_entropy(source.logits, batch.source_y)

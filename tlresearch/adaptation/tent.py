@@ -13,6 +13,7 @@ class.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from tlresearch.adaptation.source_only import SourceOnly
 from tlresearch.errors import UserError
 from tlresearch.functional import random
 from tlresearch.functional.entropies import entropies
+from tlresearch.settings import Bounds
 from tlresearch.training.settings import Count, Positive
 from tlresearch.training.tree import Tree
 
@@ -32,7 +34,7 @@ from tlresearch.training.tree import Tree
 class TENT(SourceOnly):
     """Source-only training, adapted while it is tested, online, from the test inputs alone."""
 
-    batch_size: Count = 200
+    batch_size: Annotated[int, Bounds(ge=2)] = 200
     """Test samples that arrive at once; the last ones may be fewer, and a last one alone joins
     those before it."""
     rate: Positive = 1e-3
@@ -57,6 +59,8 @@ class TENT(SourceOnly):
         self, networks: nn.Module, state: Tree, count: int, inputs: Callable[[Tensor], Tensor]
     ) -> Tensor:
         """Logits of each batch with the norms' scale and shift at that moment."""
+        if count < 2:
+            raise UserError("methods: tent needs at least 2 test samples, whose variance it uses")
         adapted = copy.deepcopy(networks).eval()
         moved = _open_norms(adapted)
         optimizer = torch.optim.Adam(moved, lr=self.rate)

@@ -1,8 +1,9 @@
 """Domains: a labelled source, an unlabelled target, and the target's labels under seal.
 
 Training and selection are given a `Pair`, whose target has no labels: its type has no place for
-them. Labels of the target lie in a `Sealed`, which opens for a `Frozen` alone, and a `Frozen` is
-made of final weights. So no training and no choice of a model can depend on them.
+them. Labels of the target lie in a `Sealed`, which only the report is handed and which opens for a
+`Frozen` alone; that is made of the final weights, and the record keeps its digest. What draws a
+batch or adapts never holds the seal, so no training and no choice of a model depends on them.
 """
 
 from dataclasses import dataclass, field
@@ -118,6 +119,8 @@ class Frozen:
         """
         from tlresearch.data.checksums import tensor_digest
 
+        if not weights:
+            raise ValueError("nothing was chosen: a Frozen is made of the final weights")
         self.digest = tensor_digest(*(weights[name] for name in sorted(weights)))
 
 

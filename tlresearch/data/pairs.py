@@ -1,6 +1,5 @@
 """From two names to what training may see, and what is sealed."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +38,8 @@ def load_pair(
     """
     source, target = domains(settings, root)
     if oracle:
-        settings = dataclasses.replace(settings, source_samples=settings.target_samples)
         source = target
-    return make_pair(settings, source, target, seeds, device, dtype)
+    return make_pair(settings, source, target, seeds, device, dtype, oracle)
 
 
 def domains(settings: Any, root: Path | None = None) -> tuple[Domain, Domain]:
@@ -67,10 +65,14 @@ def make_pair(
     seeds: list[int],
     device: torch.device,
     dtype: torch.dtype,
+    oracle: bool = False,
 ) -> tuple[Pair, Sealed]:
-    """As `load_pair`, of domains that were read."""
+    """As `load_pair`, of domains that were read; with `oracle` the source is the target itself."""
     _check(source, target)
-    pools = [_source_pools(settings, source, seed) for seed in seeds]
+    wanted = _target_pool if oracle else _source_samples
+    pools = [
+        _source_pools(settings, source, seed, wanted(settings, source, seed)) for seed in seeds
+    ]
     target_pools = [_target_pool(settings, target, seed) for seed in seeds]
     scale, shift = _normalisation(settings.normalise, source, target, dtype)
     pair = Pair(
@@ -94,7 +96,7 @@ def _check(source: Domain, target: Domain) -> None:
     for key, domain in (("source", source), ("target", target)):
         for part, what in ((domain.train, ""), (domain.test, "the test part of ")):
             if part is not None:
-                _check_part(part, f"benchmark.{key}: {what}{domain.name}")
+                _check_part(part, f"benchmark.{key}: {what}{domain.name}", len(domain.class_names))
     if source.class_names != target.class_names:
         raise UserError(
             f"benchmark.target: {target.name} has the classes {_told(target.class_names)}, and "
@@ -115,6 +117,14 @@ def _check(source: Domain, target: Domain) -> None:
             f"benchmark.target: {features.name} is features and {pixels.name} pixels; both must be "
             "of one kind"
         )
+    for key, domain in (("source", source), ("target", target)):
+        parts = [domain.train, *([domain.test] if domain.test else [])]
+        first, last = (_size(tuple(part.images.shape[1:])) for part in (parts[0], parts[-1]))
+        if first != last:
+            raise UserError(
+                f"benchmark.{key}: the test part of {domain.name} has inputs of {last}, and its "
+                f"training part of {first}; both must be alike"
+            )
     missing = sorted(set(range(len(source.class_names))) - set(source.train.labels.tolist()))
     if missing:
         names = ", ".join(source.class_names[c] for c in missing)
@@ -124,13 +134,18 @@ def _check(source: Domain, target: Domain) -> None:
         )
 
 
-def _check_part(part: Labelled, name: str) -> None:
+def _check_part(part: Labelled, name: str, classes: int) -> None:
     images = part.images
     if not len(images):
         raise UserError(f"{name} is empty; it needs samples")
     if len(part.labels) != len(images):
         raise UserError(
             f"{name} has {len(images)} inputs and {len(part.labels)} labels; it needs one for each"
+        )
+    low, high = (int(bound) for bound in part.labels.aminmax())
+    if low < 0 or high >= classes:
+        raise UserError(
+            f"{name} has labels from {low} to {high}; {classes} classes are 0 to {classes - 1}"
         )
     if images.is_floating_point() and not bool(images.isfinite().all()):
         row = int((~images.isfinite().flatten(1).all(1)).nonzero()[0])
@@ -148,12 +163,19 @@ def _size(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _source_pools(settings: Any, source: Domain, seed: int) -> tuple[Tensor, Tensor]:
-    """Places that are trained on, and places that are held out, in rising order."""
+def _source_samples(settings: Any, source: Domain, seed: int) -> Tensor:
+    """Places of the samples that are used at all."""
     labels = source.train.labels
-    chosen = torch.arange(len(labels))
-    if settings.source_samples is not None:
-        chosen = _balanced(labels, settings.source_samples, seed)
+    if settings.source_samples is None:
+        return torch.arange(len(labels))
+    return _balanced(labels, settings.source_samples, seed)
+
+
+def _source_pools(
+    settings: Any, source: Domain, seed: int, chosen: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Of the chosen places those that are trained on and those that are held out, rising."""
+    labels, chosen = source.train.labels, chosen.sort().values
     is_held = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique().tolist() if settings.validation else []:
         members = chosen[labels[chosen] == label]
@@ -188,16 +210,14 @@ def _balanced(labels: Tensor, samples: int, seed: int) -> Tensor:
 
 
 def _target_pool(settings: Any, target: Domain, seed: int) -> Tensor:
+    """Places in an order of the seed's: that of the files may be by class, and so tell labels."""
     total = len(target.train.images)
-    if settings.target_samples is None:
-        return torch.arange(total)
-    if settings.target_samples > total:
+    wanted = settings.target_samples or total
+    if wanted > total:
         raise UserError(
-            f"benchmark.target_samples: {settings.target_samples} were asked for and "
-            f"{target.name} has {total}"
+            f"benchmark.target_samples: {wanted} were asked for and {target.name} has {total}"
         )
-    order = random.permutation(random.make_key(seed, "target samples"), total)
-    return order[: settings.target_samples].sort().values
+    return random.permutation(random.make_key(seed, "target samples"), total)[:wanted]
 
 
 def _normalisation(

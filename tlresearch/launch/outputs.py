@@ -59,7 +59,15 @@ def table_of(
             row: families.columns(config) | by.get(row, {}) for row, config in configs.items()
         },
         confirmations={row: confirmations_of(configs[row], lines, rows[row]) for row in configs},
+        best=_best(experiment),
     )
+
+
+def _best(experiment: Experiment) -> str:
+    """What the mark of a sweep's best value is called: by labels that a choice must not see?"""
+    selectors = families.selectors(experiment.header.family)
+    seen = selectors and experiment.metrics[0] not in selectors
+    return "best by target labels" if seen else "best"
 
 
 def _row(record: Record) -> tuple[str, str]:

@@ -117,6 +117,8 @@ class Table:
     """By method and setting: further columns of text by their heading, e.g. how it was trained."""
     episodes: Mapping[str, list[EpisodeTest]] = field(default_factory=dict)
     """By setting: all pairs of methods that were measured on the same episodes."""
+    best: str = "best"
+    """Heading of the column that marks the best value of a sweep."""
 
     def headings(self, pairs: Iterable[tuple[str, str]]) -> list[str]:
         """The columns of text that any of these rows has, in order of appearance."""
@@ -143,6 +145,7 @@ def build_table(
     tuning: Tuning | None = None,
     columns: Mapping[tuple[str, str], Mapping[str, str]] | None = None,
     confirmations: Mapping[tuple[str, str], Sequence[Confirmation]] | None = None,
+    best: str = "best",
 ) -> Table:
     """Means over seeds, the published numbers beside them, verdicts and paired tests.
 
@@ -164,6 +167,7 @@ def build_table(
         tuning: what choosing the settings took.
         columns: by method and setting, texts by the heading of their column.
         confirmations: that hold, by method and setting.
+        best: heading of the column that marks the best value of a sweep.
 
     Raises:
         ValueError: two records of the same cell, or no metric.
@@ -195,7 +199,7 @@ def build_table(
         tests={s: _tests(s, tested, finished, metrics[0]) for s in settings},
         published=tuple(published), unmatched=_unmatched(published, known, metrics),
         left_out=left_out, checkpoints=_checkpoints(finished), places=places, tuning=tuning,
-        columns=columns or {},
+        columns=columns or {}, best=best,
         episodes={s: compare_over_episodes({m: finished.get((m, s), {}) for m in tested})
                   for s in settings},
     )  # fmt: skip

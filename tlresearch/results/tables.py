@@ -160,7 +160,7 @@ def _results(table: Table, pairs: Sequence[tuple[str, str]]) -> Grid:
     header += ["tuning"] * (table.tuning is not None)
     if compared:
         header += ["published", "status", primary.difference_heading, "verdict"]
-    header += ["best"] * bool(names)
+    header += [table.best] * bool(names)
     best = best_rows(table) if names else {}
     lines: list[list[str]] = []
     for pair in pairs:
