@@ -285,6 +285,24 @@ def test_a_wrong_file_is_refused(refusal, changes: dict, words: str):
     assert words in refusal(**changes)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"settings": {"one": {"train.steps": 2}}},
+        {"settings": {"both": {"train.steps": 2}, "two": {"train.steps": 4}}},
+        {
+            "settings": {"one": {"train.steps": 2}, "two": {"train.steps": 4}},
+            "sweep": {"train.lr": [0.1, 0.2]},
+        },
+    ],
+)
+def test_a_mean_needs_settings_and_a_name_of_its_own(refusal, load, changes: dict):
+    assert "'mean' names the mean over several 'settings'" in refusal(mean="both", **changes)
+    settings = {"one": {"train.steps": 2}, "two": {"train.steps": 4}}
+    assert load(mean="both", settings=settings).header.mean == "both"
+
+
 def test_a_scenario_that_a_method_cannot_do_is_refused(refusal, load, monkeypatch):
     monkeypatch.setattr(EWC, "scenarios", ("task", "domain"))
     message = refusal("benchmark.scenario=class")

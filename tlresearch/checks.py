@@ -59,6 +59,11 @@ def check_header(header: Any, where: str) -> None:
 
 def _check_variations(header: Any, where: str) -> None:
     """A variation that no run would notice is a mistake."""
+    if header.mean and (header.sweep or len(header.settings) < 2 or header.mean in header.settings):
+        raise UserError(
+            f"{where}: 'mean' names the mean over several 'settings' of a table without 'sweep', "
+            "by a name that none of them has; remove it or add settings"
+        )
     varied = [("sweep", key) for key in header.sweep]
     varied += [
         (f"settings.{name}", key) for name in header.settings for key in header.settings[name]

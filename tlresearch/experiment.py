@@ -30,7 +30,8 @@ class Header:
     """The keys of an experiment file."""
 
     family: str
-    """`continual`."""
+    """`adaptation`, `continual`, `fewshot` or `zeroshot`; `tlresearch describe FAMILY` lists its
+    benchmark."""
     benchmark: dict[str, Any]
     """The family's benchmark; `tlresearch describe continual` lists its settings."""
     backbone: dict[str, Any]
@@ -46,6 +47,8 @@ class Header:
     """Settings of training; see `training.settings.Train`."""
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Variations: a name, and dotted keys with the values they take."""
+    mean: str = ""
+    """Name of a last section with each method's mean over all settings; empty: none."""
     sweep: dict[str, list[Any]] = field(default_factory=dict)
     """Dotted keys and the values they run through; one under `methods.LABEL` varies that method."""
     metrics: tuple[str, ...] = ()

@@ -16,13 +16,17 @@ from tlresearch.launch.tuning_notes import chosen_by, tuning_of
 from tlresearch.launch.waiting import confirmations_of, records_by_key, sources_of
 from tlresearch.results import confirmations, figures
 from tlresearch.results.adaptation_figure import adaptation_figure
-from tlresearch.results.confirmations import Confirmation
+from tlresearch.results.confirmations import Confirmation, accepted
 from tlresearch.results.episodes import episode_format
+from tlresearch.results.means import mean_records, with_means
 from tlresearch.results.rows import Place, Table, build_table
 from tlresearch.results.store import Record, Store
 from tlresearch.results.sweep_figure import sweep_figure, swept_number
 from tlresearch.results.tables import to_csv, to_latex, to_markdown
 from tlresearch.variations import heading
+
+PRESENT = "present"
+"""The source of a mean over settings of rows that the present code stands for."""
 
 
 def records_of(plan: Plan, store: Store) -> list[Record]:
@@ -42,23 +46,38 @@ def table_of(
     configs = {(cell.method, cell.setting): cell.config for cell in experiment.cells}
     rows = {row: {r["seed"]: r for r in records if _row(r) == row} for row in configs}
     current = {row: sources_of(config) for row, config in configs.items()}
+    confirmed = {row: confirmations_of(configs[row], lines, rows[row]) for row in configs}
     by = chosen_by(experiment)
+    settings, published = experiment.setting_labels, experiment.header.published
+    label, cells = experiment.header.mean, [*configs]
+    if label:
+
+        def source_of(record: Record) -> str:
+            row = _row(record)
+            good = accepted(confirmed[row], current[row])
+            return PRESENT if record["source"] in good else record["source"]
+
+        records = [*records, *mean_records(records, settings, label, source_of)]
+        published = with_means(published, settings, label)
+        means = [(method, label) for method in experiment.method_labels]
+        current |= dict.fromkeys(means, PRESENT)
+        cells, settings = [*cells, *means], [*settings, label]
     return build_table(
         records,
         experiment.method_labels,
-        experiment.setting_labels,
+        settings,
         experiment.metrics,
-        experiment.header.published,
+        published,
         current,
         seeds=list(experiment.header.seeds),
-        cells=[(cell.method, cell.setting) for cell in experiment.cells],
+        cells=cells,
         title=_title(experiment),
         places=_places(experiment),
         tuning=tuning_of(experiment),
         columns={
             row: families.columns(config) | by.get(row, {}) for row, config in configs.items()
         },
-        confirmations={row: confirmations_of(configs[row], lines, rows[row]) for row in configs},
+        confirmations=confirmed,
         best=_best(experiment),
     )
 

@@ -61,6 +61,7 @@ def selection_of(experiment: Experiment) -> Experiment:
             metrics=_metrics(experiment, metric),
             title=f"{header.title or experiment.name}: selection on held-out training data",
             published=[],
+            mean="",
         ),
         name=name,
         cells=_held_out(cells_of(tuple(variants), select.seeds, where), select, metric, where),
