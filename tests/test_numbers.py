@@ -126,6 +126,13 @@ PLAIN: dict[str, dict[str, str]] = {
         "95 % interval": "a definition",
         "torch (2.14)": "a version",
     },
+    "docs/adaptation.md": {
+        "150 points a class": "a number of samples",
+        "(1 + 10 p)^(−0.75)": "a formula",
+        "skada 0.6": "a version",
+        "95 % interval": "a definition",
+        "250 points a domain": "a number of samples",
+    },
     "docs/tuning.md": {"95 % bands": "a definition"},
     "docs/extending.md": {"0.01 is a point": "a definition"},
 }
