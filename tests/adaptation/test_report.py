@@ -55,7 +55,7 @@ def test_shares_of_classes_that_never_occur():
 
 def test_domain_accuracy_is_the_discriminators_each_domain_weighing_the_same():
     """A positive logit says source; the target has a third of the source's samples."""
-    model, far = trained(), blobs("far blobs", count=18, shift=1.0, seed=1)
+    model, far = trained(), blobs("far_blobs", count=18, shift=1.0, seed=1)
     labels = opened(far=far)
     found, _ = measured(model, labels)
     assert labels.source_test is not None

@@ -52,7 +52,7 @@ def test_the_end_is_measured_on_the_sources_held_out_samples():
 
 def on_foot(run: StackRun, folder: Path, monkeypatch: pytest.MonkeyPatch) -> float:
     """Reverse validation of the run's one seed as an ordinary run on two other domains."""
-    near, far = blobs("blobs"), blobs("far blobs", shift=1.0, seed=1)
+    near, far = blobs("blobs"), blobs("far_blobs", shift=1.0, seed=1)
     there = outcomes(run, folder / "there")[0]
     pair, _ = make_pair(run.benchmark, near, far, run.seeds, CPU, torch.float64)
     networks = run.method.networks(run.backbone, pair.shape, pair.classes, run.seeds[0]).double()

@@ -81,14 +81,14 @@ def test_a_selection_never_opens_the_labels_of_the_target(
     found = []
     for turn in range(2):
         with domains():
-            far = blobs("far blobs", shift=1.0, seed=1)
+            far = blobs("far_blobs", shift=1.0, seed=1)
             assert far.test is not None
             train, test = (Labelled(p.images, (p.labels + turn) % 3) for p in (far.train, far.test))
             other = replace(far, train=train, test=test)
-            entry = domain_tables.DOMAINS["far blobs"]
+            entry = domain_tables.DOMAINS["far_blobs"]
             monkeypatch.setitem(
                 domain_tables.DOMAINS,
-                "far blobs",
+                "far_blobs",
                 replace(entry, read=lambda root: other),  # noqa: B023
             )
             run = run_of(method, evaluate="selectors", reverse=True)

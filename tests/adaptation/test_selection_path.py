@@ -15,7 +15,7 @@ from tlresearch.training import device
 FILE = """
 family: adaptation
 title: Tiny
-benchmark: {source: blobs, target: far blobs, normalise: none, validation: 0.25}
+benchmark: {source: blobs, target: far_blobs, normalise: none, validation: 0.25}
 backbone: {name: mlp, hidden: [8]}
 methods: {source_only: {name: source_only}, dann: {name: dann, discriminator: [4]}}
 train: {steps: 12, batch_size: 8, lr: 1e-2}

@@ -143,4 +143,4 @@ def test_real_counts_are_kept_exactly():
     assert np.array_equal(books.train.images.flatten(1).numpy(), matrix.toarray())
     pair, sealed = load_pair(settings, [0], CPU, F64)  # with itself: halves
     assert len(pair.source.labels) == 1000
-    assert len(sealed.open(Frozen({})).test.labels) == 4465
+    assert len(sealed.open(Frozen({"w": torch.ones(1)})).test.labels) == 4465

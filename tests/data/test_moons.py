@@ -57,7 +57,7 @@ def test_a_seed_has_150_points_a_class_of_its_own():
     assert [len(pool) for pool in pair.target_pools] == [300, 300]
     for pools in (pair.source_pools, pair.target_pools):
         assert len(set(pools[0].tolist()) & set(pools[1].tolist())) < 60  # 18 by chance
-    assert len(sealed.open(Frozen({})).test.labels) == TEST
+    assert len(sealed.open(Frozen({"w": torch.ones(1)})).test.labels) == TEST
 
 
 def test_the_target_is_another_draw_turned_by_35_degrees():
@@ -68,7 +68,7 @@ def test_the_target_is_another_draw_turned_by_35_degrees():
     target, source = pair.target.images.flatten(1) @ back, pair.source.images.flatten(1)
     assert len(target) == len(source) == TRAIN // 2
     assert torch.cdist(target[:1000], source).min() > 1e-6
-    labels = sealed.open(Frozen({})).training_labels[0]
+    labels = sealed.open(Frozen({"w": torch.ones(1)})).training_labels[0]
     for label in (0, 1):
         a, b = target[pair.target_pools[0]][labels == label], source[pair.source.labels == label]
         torch.testing.assert_close(a.mean(0), b.mean(0), atol=0.2, rtol=0)
@@ -87,7 +87,7 @@ def test_a_rule_of_the_source_fails_on_the_target():
     accuracy = {}
     for turn in (0.0, 35.0, -35.0):
         pair, sealed = load_pair(replace(SETTINGS, rotation=turn), [0], CPU, F64)
-        pool, test = pair.source_pools[0], sealed.open(Frozen({})).test
+        pool, test = pair.source_pools[0], sealed.open(Frozen({"w": torch.ones(1)})).test
         x, z = pair.source.images[pool].flatten(1), test.images.flatten(1)
         line = LogisticRegression().fit(x.numpy(), pair.source.labels[pool].numpy())
         nearest = pair.source.labels[pool][torch.cdist(z, x).argmin(1)]

@@ -140,7 +140,7 @@ def test_surf_is_transductive_and_standardised_by_default(small: Path):
     own = own / own.sum(1, keepdim=True)
     expected = (own - own.mean(0)) / own.std(0, correction=0)
     torch.testing.assert_close(x, expected.nan_to_num(0, 0, 0), atol=1e-5, rtol=0)
-    opened = sealed.open(Frozen({}))
+    opened = sealed.open(Frozen({"w": torch.ones(1)}))
     assert torch.equal(opened.test.images, pair.target.images) and len(opened.test.labels) == 19
     raw, _ = load_pair(replace(settings, counts="raw"), [0], CPU, F64, small)
     assert np.array_equal(raw.source.images.flatten(1).numpy(), COUNTS[:20])

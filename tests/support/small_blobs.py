@@ -25,7 +25,7 @@ from tlresearch.training.runs import Outcome, StackRun
 from tlresearch.training.settings import Train
 
 CPU = torch.device("cpu")
-NAMES = ("blobs", "far blobs")
+NAMES = ("blobs", "far_blobs")
 BENCHMARK = AdaptationSettings(*NAMES, normalise="none", validation=0.25)
 INIT = 5
 """Seed of the networks of `trained`: one whose predictions are right and wrong in turn."""
@@ -66,7 +66,7 @@ def entry_of(domain: Domain) -> Entry:
 
 @contextmanager
 def domains(**changes: Any) -> Iterator[None]:
-    """Within: the domains `blobs` and `far blobs` have names; changes are those of `blobs`."""
+    """Within: the domains `blobs` and `far_blobs` have names; changes are those of `blobs`."""
     near, far = blobs(NAMES[0], **changes), blobs(NAMES[1], shift=1.0, seed=1, **changes)
     added = [name for name in NAMES if name not in domain_tables.DOMAINS]
     for domain in (near, far):
