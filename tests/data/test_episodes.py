@@ -219,14 +219,14 @@ def test_episodes_taken_one_by_one():
         ((6, 1, 1), "a.ways: 6 ways, but the test part has 5 classes; ask for at most 5"),
         (
             (5, 3, 6),
-            "a.shots: 3 shots and 6 queries of a class, but the test part has 8 images a class; "
-            "ask for at most 8 together",
+            "a.shots, b.queries: 3 shots and 6 queries of a class, but the test part has 8 "
+            "images a class; ask for at most 8 together",
         ),
     ],
 )
 def test_sizes_that_the_classes_cannot_give(sizes, sentence):
-    ways, shots, queries = sizes
+    keys = ("a.ways", "a.shots", "b.queries")
     with pytest.raises(UserError) as caught:
-        check_sizes(5, 8, ways, shots, queries, "the test part", "a.")
+        check_sizes(5, 8, sizes, "the test part", keys)
     assert str(caught.value) == sentence
-    check_sizes(5, 8, 5, 3, 5, "the test part", "a.")
+    check_sizes(5, 8, (5, 3, 5), "the test part", keys)

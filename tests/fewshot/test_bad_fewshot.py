@@ -102,12 +102,12 @@ CASES = {
     ),
     "more samples than images": (
         ["benchmark.shots=6"],
-        "benchmark.shots: 6 shots and 15 queries of a class, but the test part of glyphs has 20 "
-        "images a class; ask for at most 20 together",
+        "benchmark.shots, benchmark.queries: 6 shots and 15 queries of a class, but the test part "
+        "of glyphs has 20 images a class; ask for at most 20 together",
     ),
     "more training samples than images": (
         ["methods.protonet.train_queries=20"],
-        "methods.protonet.train_shots: 1 shots and 20 queries",
+        "benchmark.shots, methods.protonet.train_queries: 1 shots and 20 queries",
     ),
     "0 shots": (["benchmark.shots=0"], "'benchmark.shots' must be a number at least 1, not 0"),
     "0 training shots": (["methods.protonet.train_shots=0"], "'methods.protonet.train_shots'"),
@@ -163,7 +163,7 @@ CASES = {
     "Lake's queries": ([LAKE, "benchmark.queries=5"], "benchmark.queries: Lake's runs have 1"),
     "Lake's episodes": ([LAKE, "benchmark.episodes=99"], "benchmark.episodes: Lake's runs have 20"),
     "Lake's runs of glyphs": (
-        [LAKE, "benchmark.dataset=glyphs"],
+        [LAKE, "benchmark.dataset=glyphs", "benchmark.ways=5"],
         "benchmark.draw: Lake's runs are of omniglot",
     ),
     "an engine and its limits": (

@@ -176,28 +176,27 @@ def evaluation_keys(purpose: str, episodes: int) -> Int64[Tensor, " episodes"]:
 
 
 def check_sizes(
-    classes: int, images: int, ways: int, shots: int, queries: int, what: str, keys: str
+    classes: int, images: int, sizes: tuple[int, int, int], what: str, keys: tuple[str, str, str]
 ) -> None:
     """Refuses episodes that the classes cannot give.
 
     Args:
         classes: how many there are.
         images: of the smallest class.
-        ways: N.
-        shots: K.
-        queries: Q.
+        sizes: ways N, shots K, queries Q.
         what: where the classes are from, for the sentence.
-        keys: prefix of the settings, for the sentence.
+        keys: the settings that give N, K and Q, for the sentence.
 
     Raises:
         UserError: more ways than classes, or more shots and queries than images.
     """
+    ways, shots, queries = sizes
     if ways > classes:
         raise UserError(
-            f"{keys}ways: {ways} ways, but {what} has {classes} classes; ask for at most {classes}"
+            f"{keys[0]}: {ways} ways, but {what} has {classes} classes; ask for at most {classes}"
         )
     if shots + queries > images:
         raise UserError(
-            f"{keys}shots: {shots} shots and {queries} queries of a class, but {what} has "
+            f"{keys[1]}, {keys[2]}: {shots} shots and {queries} queries of a class, but {what} has "
             f"{images} images a class; ask for at most {images} together"
         )

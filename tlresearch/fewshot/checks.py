@@ -75,6 +75,8 @@ def _check_sinusoid(benchmark: FewShotSettings, method: FewShotMethod, label: st
 
 def _check_lake(benchmark: FewShotSettings) -> None:
     """The published runs are what they are."""
+    if benchmark.dataset != "omniglot":
+        raise UserError("benchmark.draw: Lake's runs are of omniglot; set benchmark.dataset to it")
     fixed = {"ways": 20, "shots": 1, "queries": 1, "episodes": 20}
     for name, value in fixed.items():
         if getattr(benchmark, name) != value:
@@ -82,8 +84,6 @@ def _check_lake(benchmark: FewShotSettings) -> None:
                 f"benchmark.{name}: Lake's runs have {value}; write {name}: {value}, or set "
                 "benchmark.draw: group for episodes within an alphabet"
             )
-    if benchmark.dataset != "omniglot":
-        raise UserError("benchmark.draw: Lake's runs are of omniglot; set benchmark.dataset to it")
 
 
 def _check_names(benchmark: FewShotSettings) -> None:
@@ -150,10 +150,11 @@ def _check_images(
             "another part"
         )
     sizes = (benchmark.ways, benchmark.shots, benchmark.queries)
-    check_sizes(classes, measured.images, *sizes, where, "benchmark.")
+    keys = ("benchmark.ways", "benchmark.shots", "benchmark.queries")
+    check_sizes(classes, measured.images, sizes, where, keys)
     if train.checkpoint == "selected":
         where = f"the validation part of {benchmark.dataset}, by which weights are selected,"
-        check_sizes(facts.validation, facts.images, *sizes, where, "benchmark.")
+        check_sizes(facts.validation, facts.images, sizes, where, keys)
     _check_training(benchmark, method, label, facts)
 
 
@@ -168,7 +169,8 @@ def _check_training(
             f"{benchmark.dataset} has none; choose another split, or a method such as "
             "nearest_centroid that trains nothing"
         )
-    ways, shots, queries = episode_sizes(benchmark, method)
+    sizes = episode_sizes(benchmark, method)
+    ways = sizes[0]
     for key, value in (("benchmark.ways", benchmark.ways), (f"methods.{label}.train_ways", ways)):
         if value < 2:
             raise UserError(f"{key}: one way is always right; give at least 2")
@@ -178,5 +180,15 @@ def _check_training(
             f"many as it is tested with, {benchmark.ways}; leave the key out"
         )
     if method.trains_on == "episodes":
-        where, prefix = f"the training part of {benchmark.dataset}", f"methods.{label}.train_"
-        check_sizes(facts.train, facts.images, ways, shots, queries, where, prefix)
+        where = f"the training part of {benchmark.dataset}"
+        check_sizes(facts.train, facts.images, sizes, where, _training_keys(method, label))
+
+
+def _training_keys(method: FewShotMethod, label: str) -> tuple[str, str, str]:
+    """The settings that give ways, shots and queries of training: the method's, or the test's."""
+    given = {name: getattr(method, f"train_{name}") for name in ("ways", "shots", "queries")}
+    ways, shots, queries = (
+        f"benchmark.{name}" if value is None else f"methods.{label}.train_{name}"
+        for name, value in given.items()
+    )
+    return ways, shots, queries
