@@ -31,7 +31,6 @@ settings.load_profile("tlresearch")
 
 MAY_BE_ABSENT = {
     "fashion_mnist": "the shared data root does not have it",
-    "mnistm_bundled": "it needs scikit-image, which nothing else does",
 }
 """The only data sets whose tests may be skipped where TLRESEARCH_REQUIRE_DATA is set, and why."""
 

@@ -71,7 +71,7 @@ def test_every_dependency_has_a_pin_in_its_range(requirement: Requirement):
 
 def test_extras_are_the_documented_ones():
     assert set(PROJECT["optional-dependencies"]) == {
-        *("track", "timm", "distributed", "slurm", "ray", "compare", "dev")
+        *("track", "timm", "photographs", "distributed", "slurm", "ray", "compare", "dev")
     }
 
 
@@ -199,7 +199,7 @@ def test_learn2learn_warns_and_never_fails(
     assert len(warnings) == (warning is not None)
     assert warning is None or warning in warnings[0]
     log = (checkout / ".venv" / "bin" / "python.log").read_text()
-    assert "-c constraints.txt -e .[track,timm,distributed,compare,dev]" in log
+    assert "-c constraints.txt -e .[track,timm,photographs,distributed,compare,dev]" in log
 
 
 def test_a_failed_setup_leaves_no_stamp_and_is_resumed(checkout: Path):
