@@ -324,11 +324,11 @@ def resolve(raw: Mapping[str, Any], label: str, where: str) -> Config:
     place = f"methods.{label}"
     backbone = foreign.backbone(header.backbone, "backbone", where)
     if backbone is None:
-        backbone = _named(header.backbone, BACKBONES, "backbone", "backbone", where)
+        backbone = schema.named(header.backbone, BACKBONES, "backbone", "backbone", where)
     settings = {key: value for key, value in header.methods[label].items() if key != "train"}
     method = own.method(settings, protocol.Method, place, where)
     if method is None:
-        method = _named(settings, protocol.METHODS, place, "method", where)
+        method = schema.named(settings, protocol.METHODS, place, "method", where)
     try:
         with own.blamed(f"'{place}' cannot be checked") if own.sources(method) else nullcontext():
             protocol.check(benchmark, method, label, train)
@@ -348,27 +348,3 @@ def _training(header: Header, label: str, where: str) -> Train:
         over = f"'{place}' over 'train': " if changes else ""
         raise UserError(f"{where}: {over}{problem}")
     return train
-
-
-def _named(raw: dict[str, Any], table: dict[str, Any], place: str, what: str, where: str) -> Any:
-    """The settings class that `name` stands for, filled with the other keys."""
-    settings = dict(raw)
-    name = settings.pop("name", None)
-    if name is None:
-        raise UserError(
-            f"{where}: key '{place}.name' is missing; expected one of {', '.join(table)}"
-        )
-    if not isinstance(name, str) or name not in table:
-        raise UserError(
-            f"{where}: unknown {what} {str(name)!r} at '{place}'; {_known(str(name), table)}"
-        )
-    return schema.structure(settings, table[name], place, where)
-
-
-def _known(name: str, table: dict[str, Any]) -> str:
-    """The nearest name, and all of them."""
-    if ".py" in name or "/" in name:
-        return "own code is named FILE.py:NAME, e.g. ./mine.py:Mine"
-    hint = schema.nearest(name, table)
-    everything = f"known are {', '.join(table)}"
-    return everything if hint.startswith("expected") else f"{hint} ({everything})"

@@ -108,6 +108,41 @@ def structure(value: Any, kind: Any, place: str, where: str) -> Any:
     return _scalar(value, kind, place, where)
 
 
+def named(raw: dict[str, Any], table: dict[str, Any], place: str, what: str, where: str) -> Any:
+    """The settings class that `name` stands for, filled with the other keys.
+
+    Args:
+        raw: `name` and the settings.
+        table: from name to class.
+        place: dotted key of the value.
+        what: the table's names are of, e.g. `backbone`, for errors.
+        where: the file, for errors.
+
+    Raises:
+        UserError: as `structure`, or the name is missing or unknown.
+    """
+    settings = dict(raw)
+    name = settings.pop("name", None)
+    if name is None:
+        raise UserError(
+            f"{where}: key '{place}.name' is missing; expected one of {', '.join(table)}"
+        )
+    if not isinstance(name, str) or name not in table:
+        raise UserError(
+            f"{where}: unknown {what} {str(name)!r} at '{place}'; {_known_names(str(name), table)}"
+        )
+    return structure(settings, table[name], place, where)
+
+
+def _known_names(name: str, table: dict[str, Any]) -> str:
+    """The nearest name, and all of them."""
+    if ".py" in name or "/" in name:
+        return "own code is named FILE.py:NAME, e.g. ./mine.py:Mine"
+    hint = nearest(name, table)
+    everything = f"known are {', '.join(table)}"
+    return everything if hint.startswith("expected") else f"{hint} ({everything})"
+
+
 def fields_of(kind: Any) -> dict[str, Any]:
     """The types of a dataclass's fields by name, `Annotated` kept."""
     hints = typing.get_type_hints(kind, include_extras=True)

@@ -33,6 +33,7 @@ from tlresearch.fewshot.r2d2 import R2D2
 from tlresearch.fewshot.settings import FewShotSettings
 from tlresearch.fewshot.simpleshot import SimpleShot
 from tlresearch.fewshot.soft_kmeans import SoftKMeans
+from tlresearch.results import trainings
 from tlresearch.training import checkpoint
 from tlresearch.training.distributed import Processes
 from tlresearch.training.method import Loss
@@ -352,9 +353,9 @@ def test_damaged_weights_are_refused_by_name(splits, tmp_path, damage):
         content[-20] ^= 1
     path.write_bytes(content[:-9] if damage == "cut" else content)
     if damage == "of a run":
-        weights, about = trained.files.read(path)
+        weights, about = trainings.files.read(path)
         del about["training"]
-        trained.files.write(path, weights, about)
+        trainings.files.write(path, weights, about)
     with pytest.raises(UserError, match=r"seed-.*(delete the file)") as caught:
         outcomes_of(tmp_path / "b", run, shared)
     assert "\n" not in str(caught.value)
@@ -366,9 +367,9 @@ def test_weights_of_other_networks_are_not_taken(splits, tmp_path):
     shared, run = tmp_path / "trained", run_of(PROTONET, [0], steps=2)
     outcomes_of(tmp_path / "a", run, shared)
     (path,) = shared.glob("seed-*")
-    weights, about = trained.files.read(path)
+    weights, about = trainings.files.read(path)
     weights.popitem()
-    trained.files.write(path, weights, about)
+    trainings.files.write(path, weights, about)
     outcomes_of(tmp_path / "b", run, shared)
     assert steps_logged(tmp_path / "b") == [0], "trained anew"
 

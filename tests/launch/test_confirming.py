@@ -14,9 +14,8 @@ from commands import Command
 from tlresearch import cli, experiment, exporting
 from tlresearch.continual import protocol
 from tlresearch.errors import UserError
-from tlresearch.fewshot import trained
 from tlresearch.launch import outputs, waiting
-from tlresearch.results import confirmations
+from tlresearch.results import confirmations, trainings
 from tlresearch.results.confirmations import Confirmation
 from tlresearch.results.store import Record, Store
 from tlresearch.training import device, stage
@@ -423,8 +422,8 @@ def test_no_training_is_taken_from_the_results(command: Command, monkeypatch):
     (kept,) = folder.glob("*.safetensors")
     kept.write_bytes(b"damaged")
     fits.clear()
-    found, find = [], trained.find
-    monkeypatch.setattr(trained, "find", lambda *a: found.append(a[0]) or find(*a))
+    found, find = [], trainings.find
+    monkeypatch.setattr(trainings, "find", lambda *a: found.append(a[0]) or find(*a))
     code, out, _ = command("confirm")
     assert code == 0 and fits == [0] and out.count("same (1 of 1 seeds made again)") == 2
     assert found and folder not in found and kept.read_bytes() == b"damaged"

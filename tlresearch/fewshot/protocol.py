@@ -32,6 +32,7 @@ from tlresearch.fewshot.tasks import (
 )
 from tlresearch.fewshot.trying import trial
 from tlresearch.files import claim
+from tlresearch.results import trainings
 from tlresearch.results.episodes import half_width
 from tlresearch.results.provenance import source_hash
 from tlresearch.training import checkpoint, tree
@@ -233,11 +234,11 @@ class _Journey:
         found = []
         for place, key in enumerate(self.keys):
             like = weights_of(self.training.one(place)[1])
-            one = trained.find(folder, key, like, self.files.trained_since)
+            one = trainings.find(folder, key, like, self.files.trained_since)
             if one is None:
                 return False
             found.append(one)
-        trained.load_into(stack.params, stack.buffers, found)
+        trainings.load_into(stack.params, stack.buffers, found)
         self.training.steps = [one.steps for one in found]
         self.seconds = sum(one.seconds for one in found)
         self.began = time.monotonic()
@@ -253,8 +254,8 @@ class _Journey:
         for place, failure in enumerate(self.training.failures):
             if failure is None:
                 weights = weights_of(self.training.one(place)[1])
-                done = trained.Trained(weights, self.training.steps[place], seconds, self.source)
-                trained.keep(folder, self.keys[place], done, self.run.seeds[place])
+                done = trainings.Trained(weights, self.training.steps[place], seconds, self.source)
+                trainings.keep(folder, self.keys[place], done, self.run.seeds[place])
 
     def _learn(self) -> None:
         """Trains from the checkpoint, if there is one."""

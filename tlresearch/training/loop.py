@@ -13,6 +13,7 @@ from tlresearch.backbones.layers import dropout_keys, fuse_norms
 from tlresearch.functional import random
 from tlresearch.training.averages import Average
 from tlresearch.training.device import autocast
+from tlresearch.training.max_norm import bound_weights
 from tlresearch.training.method import Labelled, Loss, Method
 from tlresearch.training.optimizers import (
     begin_late_momenta,
@@ -283,6 +284,8 @@ def _pass(
         clip_per_seed(gradients, train.clip, stacked=not stack.direct)
     begin_late_momenta(optimizer)
     optimizer.step()
+    if train.max_norm:
+        bound_weights(stack, train.max_norm)
     training.finish_pass(left_out)
     return loss
 

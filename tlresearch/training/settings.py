@@ -45,6 +45,9 @@ class Train:
     """Multistep: the factor."""
     clip: NonNegative = 0.0
     """Largest gradient norm of a seed; 0 is no clipping."""
+    max_norm: NonNegative = 0.0
+    """Largest length of the incoming weights of a unit, to which they are shortened after each
+    step; 0: any."""
     reset_optimizer: bool = False
     """Whether the optimiser forgets its moments at each new task."""
     checkpoint: Literal["last", "selected"] = "last"

@@ -1,7 +1,7 @@
 """The classifiers of seen classes whose features a benchmark may ask for, each trained once.
 
 A training depends on data, split, backbone, `train` and seed, and not on the estimator: so methods,
-values of a grid and tables share it (`fewshot.trained`).
+values of a grid and tables share it (`results.trainings`).
 """
 
 import hashlib
@@ -18,9 +18,9 @@ from tlresearch import own
 from tlresearch.configs import plain_config
 from tlresearch.data.sampler import EpochSampler
 from tlresearch.data.zero_shot import ZeroShotData, ZeroShotSplit, classes_in
-from tlresearch.fewshot import trained
 from tlresearch.fewshot.zeroshot.features import as_inputs, network_of
 from tlresearch.files import claim
+from tlresearch.results import trainings
 from tlresearch.results.provenance import source_hash
 from tlresearch.training import checkpoint
 from tlresearch.training.device import dtype_of
@@ -123,7 +123,7 @@ def classifiers(
             seconds = work.learn(batches)
             _keep(training, keys, files, seconds, source)
             return Classifiers(training, None, seconds)
-    trained.load_into(stack.params, stack.buffers, found)
+    trainings.load_into(stack.params, stack.buffers, found)
     training.steps = [one.steps for one in found]
     watch.progress(run.train.steps)
     others = [one.source for one in found if one.source != source]
@@ -148,12 +148,12 @@ def training_source(run: StackRun) -> str:
     return source_hash((__name__, type(run.backbone).__module__), own.sources(run.backbone))
 
 
-def _found(training: Training, keys: list[str], files: RunFiles) -> list[trained.Trained] | None:
+def _found(training: Training, keys: list[str], files: RunFiles) -> list[trainings.Trained] | None:
     """What was trained before; None if a seed lacks."""
     assert files.trained is not None
     found = []
     for place, key in enumerate(keys):
-        one = trained.find(
+        one = trainings.find(
             files.trained, key, weights_of(training.one(place)[1]), files.trained_since
         )
         if one is None:
@@ -170,8 +170,8 @@ def _keep(
     for place, (key, failure) in enumerate(zip(keys, training.failures, strict=True)):
         if failure is None:
             weights = weights_of(training.one(place)[1])
-            done = trained.Trained(weights, training.steps[place], seconds / len(keys), source)
-            trained.keep(files.trained, key, done, training.seeds[place])
+            done = trainings.Trained(weights, training.steps[place], seconds / len(keys), source)
+            trainings.keep(files.trained, key, done, training.seeds[place])
 
 
 class _Work:
