@@ -1,0 +1,40 @@
+"""Teacher assistants: networks of sizes between, each taught by the larger one before it.
+
+Mirzadeh et al., "Improved knowledge distillation via teacher assistant", AAAI 2020,
+arXiv:1902.03393.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tlresearch.distillation.kd import KD
+from tlresearch.distillation.settings import TeacherSettings
+
+
+@dataclass(frozen=True)
+class TeacherAssistant(KD):
+    """Soft targets from the last of a chain of assistants."""
+
+    assistants: tuple[dict[str, Any], ...] = ()
+    """Backbones of the assistants, `name` and settings, from the teacher's side to the student's;
+    none is the classical distillation."""
+
+    def taught_by(self) -> TeacherSettings:
+        """The last assistant, and by its method all before it."""
+        teacher = self.teacher
+        plain = {"name": "kd", "alpha": self.alpha, "temperature": self.temperature}
+        plain |= {"standardise": self.standardise}
+        for backbone in self.assistants:
+            method = plain | {"teacher": _plain(teacher)}
+            teacher = replace(TeacherSettings(), backbone=backbone, method=method)
+        return teacher
+
+
+def _plain(teacher: TeacherSettings) -> dict[str, Any]:
+    """The settings that are not at their defaults, as an experiment file has them."""
+    default = TeacherSettings()
+    return {
+        name: getattr(teacher, name)
+        for name in ("backbone", "train", "method", "checkpoint", "shift", "flip", "copies", "seed")
+        if getattr(teacher, name) != getattr(default, name)
+    }
