@@ -4,13 +4,12 @@ Hinton, Vinyals and Dean, arXiv:1503.02531, section 3: a student that never saw 
 them right once the bias of class 3 is raised by 3.5, and one that saw only 7s and 8s once their
 biases are lowered by 7.6. Both numbers were chosen by errors on the test set.
 
-Two ways to the number: `label_free_shift` needs the classes' prior and inputs without labels (the
-first step of EM of Saerens et al., Neural Computation 14, 2002, has the same aim);
-`best_shift_by_labels` is the paper's, an oracle. Of several classes the same amount goes to all of
+Two ways to the number: `label_free_shift` needs the classes' prior and inputs without labels, and
+is not in the paper; `best_shift_by_labels` is the paper's, an oracle. Of several classes the same amount goes to all of
 them, as in the paper: what they gain together is set, and their order among themselves stays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -112,7 +111,7 @@ def _nearest_to_zero(low: Float[Tensor, " n"], high: Float[Tensor, " n"]) -> Flo
     return points[points.abs().argmin()]
 
 
-def _halved(low: Tensor, high: Tensor, reached) -> Float[Tensor, ""]:
+def _halved(low: Tensor, high: Tensor, reached: Callable[[Tensor], Tensor]) -> Float[Tensor, ""]:
     """The least b in [low, high] at which `reached` turns true, to float64."""
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

@@ -54,22 +54,27 @@ def dkd_loss(
     Returns:
         Nats, in float32 at least.
     """
-    part = decoupled(student / temperature, teacher / temperature, y)
+    part = decoupled(student, teacher, y, temperature)
     loss = target_weight * part.target + others_weight * part.others
     return temperature**2 * loss.mean()
 
 
-def decoupled(student: Logits, teacher: Logits, y: Int64[Tensor, " batch"]) -> Decoupled:
-    """KL(p ‖ q) = TCKD + (1 − p_y) NCKD of each sample, p = softmax(v), q = softmax(z), eq. (6).
+def decoupled(
+    student: Logits, teacher: Logits, y: Int64[Tensor, " batch"], temperature: Tensor | float
+) -> Decoupled:
+    """KL(p ‖ q) = TCKD + (1 − p_y) NCKD of each sample, p = softmax(v / T), q = softmax(z / T).
+
+    Section 3.1 of the paper; without T².
 
     Args:
         student: z, at least two classes.
         teacher: v; no gradient flows to it.
         y: labels.
+        temperature: T > 0.
     """
     is_label = torch.arange(student.shape[-1], device=y.device) == y.unsqueeze(-1)
-    odds_q, log_q = _split(at_least_float32(student), y, is_label)
-    odds_p, log_p = _split(at_least_float32(teacher.detach()), y, is_label)
+    odds_q, log_q = _split(at_least_float32(student) / temperature, y, is_label)
+    odds_p, log_p = _split(at_least_float32(teacher.detach()) / temperature, y, is_label)
     doubt = torch.sigmoid(-odds_p)
     target = torch.sigmoid(odds_p) * (F.logsigmoid(odds_p) - F.logsigmoid(odds_q))
     target = target + doubt * (F.logsigmoid(-odds_p) - F.logsigmoid(-odds_q))

@@ -4,8 +4,8 @@ Huang, You, Wang, Qian and Xu, "Knowledge distillation from a stronger teacher",
 arXiv:2205.10536. The student's probabilities shall correlate with the teacher's: over the classes
 of each sample (inter-class), and over the samples of each class (intra-class).
 
-T²: the authors' first code has no temperature; their later code has one, and multiplies both parts
-by T², as here. Other than KL, a correlation does not shrink by 1/T² (for T → ∞ the inter-class one
+T²: the authors' first code has no temperature; their later code (as others' repositories have it)
+has one, and multiplies both parts by T², as here. Other than KL, a correlation does not shrink by 1/T² (for T → ∞ the inter-class one
 becomes that of the logits, `inter_class_loss` says so), so T² here is a weight that grows with T.
 
 Differs from the code: a row or column that is constant up to rounding, whose correlation is not
@@ -67,7 +67,10 @@ def intra_class_loss(
 def correlations(
     a: Float[Tensor, "*rows n"], b: Float[Tensor, "*rows n"]
 ) -> Float[Tensor, "*rows"]:
-    """ρ(a, b) = Σᵢ (aᵢ − ā)(bᵢ − b̄) / √(Σᵢ (aᵢ − ā)² Σᵢ (bᵢ − b̄)²) of each row; 0 if one is constant."""
+    """ρ(a, b) = Σᵢ (aᵢ − ā)(bᵢ − b̄) / √(Σᵢ (aᵢ − ā)² Σᵢ (bᵢ − b̄)²) of each row.
+
+    0 where a or b is constant up to rounding.
+    """
     return (standardised(a) * standardised(b)).mean(-1)
 
 

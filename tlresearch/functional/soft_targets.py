@@ -44,7 +44,8 @@ def soft_target_loss(
     Returns:
         Nats, in float32 at least; at least 0 up to rounding, which T² magnifies too.
     """
-    return temperature**2 * kl_divergences(student / temperature, teacher / temperature).mean()
+    z, v = at_least_float32(student) / temperature, at_least_float32(teacher) / temperature
+    return temperature**2 * kl_divergences(z, v).mean()
 
 
 def kl_divergences(
