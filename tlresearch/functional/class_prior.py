@@ -5,8 +5,9 @@ them right once the bias of class 3 is raised by 3.5, and one that saw only 7s a
 biases are lowered by 7.6. Both numbers were chosen by errors on the test set.
 
 Two ways to the number: `label_free_shift` needs the classes' prior and inputs without labels, and
-is not in the paper; `best_shift_by_labels` is the paper's, an oracle. Of several classes the same amount goes to all of
-them, as in the paper: what they gain together is set, and their order among themselves stays.
+is not in the paper; `best_shift_by_labels` is the paper's, an oracle. Of several classes the same
+amount goes to all of them, as in the paper: what they gain together is set, and their order among
+themselves stays.
 """
 
 from collections.abc import Callable, Sequence

@@ -5,8 +5,8 @@ arXiv:2205.10536. The student's probabilities shall correlate with the teacher's
 of each sample (inter-class), and over the samples of each class (intra-class).
 
 T²: the authors' first code has no temperature; their later code (as others' repositories have it)
-has one, and multiplies both parts by T², as here. Other than KL, a correlation does not shrink by 1/T² (for T → ∞ the inter-class one
-becomes that of the logits, `inter_class_loss` says so), so T² here is a weight that grows with T.
+has one, and multiplies both parts by T², as here. Other than KL, a correlation does not shrink by
+1/T² (for T → ∞ the inter-class one is that of the logits), so T² here is a weight that grows.
 
 Differs from the code: a row or column that is constant up to rounding, whose correlation is not
 defined, counts as correlation 0 with a finite gradient; theirs adds 1e-8 to the denominator, which
