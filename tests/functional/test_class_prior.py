@@ -117,6 +117,9 @@ def test_the_oracle_by_hand():
     z = torch.tensor([[0.0, 2.0, -9.0], [0.0, 5.0, -9.0], [0.0, 2.5, -9.0]])
     y = torch.tensor([0, 1, 2])
     assert best_shift_by_labels(z, y, (0,)).item() == pytest.approx(2.001)
+    # Within the classes the order stays: the label 1 is never said, whatever the shift.
+    z = torch.tensor([[1.0, 0.0, 2.0]])
+    assert best_shift_by_labels(z, torch.tensor([1]), (0, 1)).item() == 0
     # Two places, below −3 and above 1, are as good: the nearer one.
     z = torch.tensor([[0.0, -3.0], [0.0, 1.0]])
     assert best_shift_by_labels(z, torch.tensor([1, 0]), (0,)).item() == pytest.approx(1.001)

@@ -18,7 +18,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return 3 * torch.randn(shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
 
 
-def close(ours: Tensor, other: Tensor | float, atol: float = 1e-10) -> None:
+def close(ours: Tensor, other: Tensor | float | list, atol: float = 1e-10) -> None:
     other = torch.as_tensor(other, dtype=ours.dtype)
     torch.testing.assert_close(ours, other, atol=atol, rtol=0)
 
@@ -135,6 +135,10 @@ def test_the_extremes_by_hand():
     assert part.target.item() == pytest.approx(0, abs=1e-6) and part.others.item() == 1000
     right = decoupled(-v, v, torch.tensor([0]), 1.0)
     assert right.target.item() == 1000 and right.others.item() == 500
+    # The label 1000 nats above the others, which are even: an even student differs in TCKD only.
+    sure = decoupled(torch.zeros(1, 3), torch.tensor([[500.0, -500, -500]]), torch.tensor([0]), 1.0)
+    assert sure.target.item() == pytest.approx(math.log(3))
+    assert sure.others.item() == pytest.approx(0, abs=1e-5)
 
 
 def test_half_precision_computes_in_float32():

@@ -25,7 +25,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return 3 * torch.randn(shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
 
 
-def close(ours: Tensor, other: Tensor | float, atol: float = 1e-10) -> None:
+def close(ours: Tensor, other: Tensor | float | list, atol: float = 1e-10) -> None:
     other = torch.as_tensor(other, dtype=ours.dtype)
     torch.testing.assert_close(ours, other, atol=atol, rtol=0)
 

@@ -78,7 +78,7 @@ def standardised(logits: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*bat
     centred = z - z.mean(-1, keepdim=True)
     spread = centred.detach().abs().amax(-1, keepdim=True)
     kind = torch.finfo(z.dtype)
-    noise = _ROUNDING * kind.eps * z.detach().abs().amax(-1, keepdim=True) + math.sqrt(kind.tiny)
+    noise = _ROUNDING * kind.eps * z.detach().abs().amax(-1, keepdim=True) + kind.tiny / kind.eps
     varies = spread > noise
     # By its largest first: squares of tiny numbers (probabilities, in DIST) would be 0. Scores do
     # not depend on the scale, so that it may be a constant.
