@@ -47,7 +47,7 @@ def by_loop(z: Tensor, v: Tensor, y: Tensor, temperature: float) -> tuple[float,
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 4.0])
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (1.0, 8.0)])
-def test_equals_a_loop(temperature, weights):
+def test_equals_a_loop(temperature: float, weights: tuple[float, float]):
     z, v = draw(6, 5), draw(6, 5, seed=1)
     target, others = by_loop(z, v, Y, temperature)
     expected = temperature**2 * (weights[0] * target + weights[1] * others)

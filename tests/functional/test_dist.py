@@ -37,7 +37,7 @@ def mean_correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (2.0, 0.5)])
-def test_equals_numpys_correlations_in_a_loop(temperature, weights):
+def test_equals_numpys_correlations_in_a_loop(temperature: float, weights: tuple[float, float]):
     z, v = draw(6, 5), draw(6, 5, seed=1)
     q, p = probabilities(z, temperature), probabilities(v, temperature)
     inter, intra = 1 - mean_correlation(q, p), 1 - mean_correlation(q.T, p.T)
