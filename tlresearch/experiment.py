@@ -30,7 +30,7 @@ class Header:
     """The keys of an experiment file."""
 
     family: str
-    """`adaptation`, `continual`, `fewshot` or `zeroshot`; `tlresearch describe FAMILY` lists its
+    """`adaptation`, `continual`, `distillation`, `fewshot` or `zeroshot`; `tlresearch describe FAMILY` lists its
     benchmark."""
     benchmark: dict[str, Any]
     """The family's benchmark; `tlresearch describe continual` lists its settings."""

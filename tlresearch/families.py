@@ -28,6 +28,7 @@ from typing import Any
 FAMILIES = {
     "continual": "tlresearch.continual.protocol",
     "adaptation": "tlresearch.adaptation.protocol",
+    "distillation": "tlresearch.distillation.protocol",
     "fewshot": "tlresearch.fewshot.protocol",
     "zeroshot": "tlresearch.fewshot.zeroshot.protocol",
 }

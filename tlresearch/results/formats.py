@@ -72,6 +72,13 @@ def _steps(count: int) -> str:
     return f"{count} step{'s' * (count != 1)}"
 
 
+_SHIFTS = {
+    "": "",
+    "_shifted": ", shifted without labels",
+    "_shifted_oracle": ", shifted by test labels",
+}
+"""Of the logits of classes that a student never saw."""
+
 METRIC_FORMATS: dict[str, MetricFormat] = {
     "acc": _percent("accuracy", 0.99),
     "accuracy": _percent("accuracy", 0.99),
@@ -86,6 +93,26 @@ METRIC_FORMATS: dict[str, MetricFormat] = {
     "forgetting_final": _percent("final forgetting", lower=True),
     "intransigence": _percent("intransigence", lower=True),
     "agreement": _percent("agreement", 0.99),
+    **{
+        f"errors{end}": MetricFormat(f"errors{words}", decimals=1, lower_is_better=True)
+        for end, words in _SHIFTS.items()
+    },
+    **{
+        f"acc_absent{end}": _percent(f"accuracy, absent classes{words}")
+        for end, words in _SHIFTS.items()
+    },
+    "errors_selected": MetricFormat("errors, selected", decimals=1, lower_is_better=True),
+    "errors_absent": MetricFormat("errors, absent classes", decimals=1, lower_is_better=True),
+    "acc_selected": _percent("accuracy, selected", 0.99),
+    "shift": MetricFormat("shift without labels", decimals=2),
+    "shift_oracle": MetricFormat("shift by test labels", decimals=2),
+    "nll": MetricFormat("NLL", "nats", decimals=4, lower_is_better=True),
+    "nll_scaled": MetricFormat("NLL, scaled", "nats", decimals=4, lower_is_better=True),
+    "kl_teacher": MetricFormat("KL to the teacher", "nats", decimals=4, lower_is_better=True),
+    "temperature": MetricFormat("temperature", decimals=2),
+    "ece_scaled": _percent("ECE, scaled", lower=True),
+    "parameters": MetricFormat("parameters", decimals=0, lower_is_better=True),
+    "flops": MetricFormat("FLOPs", decimals=0, lower_is_better=True),
     "oracle": _percent("accuracy by target labels, oracle", 0.99),
     "source_acc": _percent("source validation accuracy", 0.99),
     "source_test_acc": _percent("source test accuracy", 0.99),

@@ -25,6 +25,8 @@ class Stage:
     best: Best | None = None
     waited: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     """Evaluations without a better one, of each seed."""
+    last: Best | None = None
+    """The last weights, once those that were selected have taken their place."""
 
     def __post_init__(self) -> None:
         self.waited = torch.zeros(len(self.training.seeds), dtype=torch.int64)
@@ -121,6 +123,7 @@ class Stage:
             fit(training, batch, until, self.step, observer)
             self.step = until
             self._select(best, scores)
+        self.last = Best.start(training.stack)
         best.restore(training.stack)
 
     def _select(self, best: Best, scores: Callable[[], Tensor]) -> None:

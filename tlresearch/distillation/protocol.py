@@ -1,0 +1,249 @@
+"""The order of distillation: teachers first, then their students, then both are measured."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from tlresearch.data import catalogue
+from tlresearch.distillation import METHODS, report
+from tlresearch.distillation.batches import TaughtBatches
+from tlresearch.distillation.checks import check
+from tlresearch.distillation.course import Course, Watch, begin
+from tlresearch.distillation.frozen_teacher import FrozenTeacher
+from tlresearch.distillation.images import Images, load_images
+from tlresearch.distillation.method import DistillationMethod
+from tlresearch.distillation.networks import Student, of_student
+from tlresearch.distillation.settings import DistillationSettings
+from tlresearch.distillation.teacher import TeacherItself
+from tlresearch.distillation.teaching import School, steps_of_teachers
+from tlresearch.distillation.trying import trial
+from tlresearch.errors import UserError
+from tlresearch.training.device import dtype_of, peak_memory, tf32
+from tlresearch.training.distributed import ALONE, Processes
+from tlresearch.training.observer import CHECKPOINT_SECONDS, RunFiles
+from tlresearch.training.runs import Outcome, StackRun
+from tlresearch.training.weights import weights_of
+
+__all__ = ["METHODS", "Outcome", "StackRun", "check", "trial"]
+
+Benchmark = DistillationSettings
+Method = DistillationMethod
+METRICS = report.METRICS
+ONE_PROCESS = True
+DEFAULT_METRICS = ("acc", "errors", "agreement", "nll", "ece")
+
+
+def datasets(benchmark: DistillationSettings) -> tuple[str, ...]:
+    """The catalogue's names of the data."""
+    return (benchmark.dataset,)
+
+
+def fingerprint(benchmark: DistillationSettings) -> str:
+    """That of the data set."""
+    return catalogue.entry(benchmark.dataset).fingerprint
+
+
+def load_data(benchmark: DistillationSettings, root: Any = None) -> None:
+    """Refuses data that are missing, damaged, or too few for what is asked of them."""
+    images = load_images(benchmark, torch.device("cpu"), torch.float32, root)
+    images.pool(benchmark, 0)
+
+
+def sizes(benchmark: DistillationSettings) -> tuple[tuple[int, int, int], int]:
+    """Shape of an image, and units of the head."""
+    entry = catalogue.entry(benchmark.dataset)
+    return entry.shape, entry.classes
+
+
+def total_steps(config: Any) -> int:
+    """Optimiser steps of a run, those of its teachers too."""
+    method, own = config.method, config.train.steps
+    if not method.taught:
+        return own
+    below = steps_of_teachers(method.taught_by(), config.backbone, config.train)
+    return below + (0 if isinstance(method, TeacherItself) else own)
+
+
+def possible_metrics(config: Any) -> set[str]:
+    """Those that a run of a configuration can have."""
+    benchmark, found = config.benchmark, {*report.FITS, *report.SIZES}
+    if config.method.taught:
+        found |= set(report.BESIDE)
+    if benchmark.validation:
+        found |= set(report.CALIBRATED)
+    if benchmark.transfer_classes:
+        found |= set(report.ABSENT)
+    if config.train.checkpoint == "selected":
+        found |= set(report.SELECTED)
+    return found
+
+
+def run_stack(
+    run: StackRun,
+    device: torch.device,
+    files: RunFiles,
+    root: Any = None,
+    progress: Callable[[int], None] = lambda steps: None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    track: Callable[[dict[str, Any]], None] = lambda entry: None,
+    processes: Processes = ALONE,
+    streamed: bool | None = None,
+) -> list[Outcome]:
+    """Trains the teachers and students of a stack's seeds, or takes teachers that there are.
+
+    Args:
+        run: what to run.
+        device: where.
+        files: its checkpoint (removed by the caller when the records are written), its log, and
+            the folder of shared trainings.
+        root: data root; None: where the environment says.
+        progress: told of the steps done.
+        checkpoint_seconds: time between checkpoints.
+        track: told of each line of the log.
+        processes: one only.
+        streamed: has no effect: images are held on the device.
+
+    Raises:
+        UserError: several processes, or data that are missing or damaged.
+    """
+    if processes.size > 1:
+        raise UserError("distillation runs in one process; start it without torchrun")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    images = load_images(run.benchmark, device, dtype_of(run.train.precision), root)
+    watch = Watch(progress, checkpoint_seconds, track)
+    school = School(images, files, watch, root)
+    with tf32(run.train.tf32):
+        frozen: list[list[FrozenTeacher]] = [[] for _ in run.seeds]
+        if run.method.taught:
+            frozen = school.of(run.method.taught_by(), run.backbone, run.train, run.seeds)
+        if isinstance(run.method, TeacherItself):
+            return _teachers_measured(run, school, frozen)
+        course = _course(run, school, frozen)
+        course.travel()
+        for teachers in frozen:
+            for teacher in teachers:
+                teacher.unchanged()
+        return _outcomes(run, school, course, frozen)
+
+
+def _course(run: StackRun, school: School, frozen: list[list[FrozenTeacher]]) -> Course:
+    """The students' way, at its beginning."""
+    images, benchmark, method = school.images, run.benchmark, run.method
+    training = begin(run.backbone, method, run.fields, run.train, run.seeds, images)
+    seen = partial(images.views, benchmark.shift, benchmark.flip)
+    views = [seen(seed, max(benchmark.views, 1)) for seed in run.seeds]
+    answering: list[Any] = [[] for _ in run.seeds]
+    if method.taught:
+        cached = benchmark.cache and not benchmark.fresh
+        answering = [
+            school.answering(
+                method.taught_by(), teachers, of_seed, method.teacher_taps,
+                run.train.batch_size, cached,
+            )
+            for teachers, of_seed in zip(frozen, views, strict=True)
+        ]  # fmt: skip
+    pools = [images.pool(benchmark, seed) for seed in run.seeds]
+    batches = TaughtBatches(
+        images, pools, views, answering, run.train, run.seeds, "batches of distillation",
+        benchmark.fresh,
+    )  # fmt: skip
+    return Course(training, batches, images, school.files, school.watch)
+
+
+def _outcomes(
+    run: StackRun, school: School, course: Course, frozen: list[list[FrozenTeacher]]
+) -> list[Outcome]:
+    """What each seed came to."""
+    rows, training = [], course.training
+    chosen = _chosen_metrics(run, school, course)
+    for place, failure in enumerate(training.failures):
+        details = _details(run, school, training.steps[place], course.elapsed)
+        if failure:
+            rows.append(Outcome({}, {}, "failed", failure, details, source=school.other_code))
+            continue
+        student = course.network(place)
+        assert isinstance(student, Student)
+        weights = of_student(weights_of(student))
+        found = _measure(run, school.images, student, frozen[place]) | chosen[place]
+        rows.append(
+            Outcome(found, {}, "finished", None, details, weights, source=school.other_code)
+        )
+    return rows
+
+
+def _chosen_metrics(run: StackRun, school: School, course: Course) -> list[dict[str, float]]:
+    """With `checkpoint: selected`: what the selected weights are worth; leaves the last ones."""
+    last = course.learning.last
+    if last is None:
+        return [{} for _ in run.seeds]
+    rows = []
+    for place in range(len(run.seeds)):
+        seen = report.measured(course.network(place), school.images, run.benchmark.evaluate)
+        rows.append({f"{name}_selected": v for name, v in report.quality(seen).items()})
+    last.restore(course.training.stack)
+    return rows
+
+
+def _measure(
+    run: StackRun, images: Images, network: nn.Module, teachers: Sequence[FrozenTeacher]
+) -> dict[str, float]:
+    """All metrics of one seed."""
+    benchmark = run.benchmark
+    seen = report.measured(network, images, benchmark.evaluate)
+    copies = report.copies_of(teachers, images, benchmark.evaluate)
+    found = report.quality(seen) | report.calibrated(seen) | report.beside(seen, copies)
+    if benchmark.transfer_classes:
+        found |= report.absent(seen, benchmark.transfer_classes, images)
+    plain = nn.Sequential(network.backbone, network.head)  # type: ignore[arg-type]
+    return found | report.sizes(plain, images.shape)
+
+
+def _teachers_measured(
+    run: StackRun, school: School, frozen: list[list[FrozenTeacher]]
+) -> list[Outcome]:
+    """The row of the teachers themselves."""
+    rows = []
+    for teachers in frozen:
+        steps = steps_of_teachers(run.method.taught_by(), run.backbone, run.train)
+        details = _details(run, school, steps, school.seconds)
+        network: nn.Module = teachers[0].network
+        weights = weights_of(network)
+        if len(teachers) > 1:
+            network, weights = _Together(teachers), {}
+        seen = report.measured(network, school.images, run.benchmark.evaluate)
+        found = report.quality(seen) | report.calibrated(seen)
+        found |= report.beside(seen, [seen.logits])
+        each = report.sizes(teachers[0].network, school.images.shape)
+        found |= {name: value * len(teachers) for name, value in each.items()}
+        rows.append(
+            Outcome(found, {}, "finished", None, details, weights, source=school.other_code)
+        )
+    return rows
+
+
+class _Together(nn.Module):
+    """Several teachers as one network: the logarithm of their mean probabilities."""
+
+    def __init__(self, teachers: Sequence[FrozenTeacher]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(teacher.network for teacher in teachers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        from tlresearch.functional.soft_targets import ensemble_logits
+
+        return ensemble_logits(torch.stack([member(x) for member in self.members]))
+
+
+def _details(run: StackRun, school: School, steps: int, seconds: float) -> dict[str, Any]:
+    """What a record says beside its metrics."""
+    return {
+        "steps": steps,
+        "stack_seconds": seconds,
+        "steps_per_second": steps * len(run.seeds) / max(seconds, 1e-9),
+        "samples_per_step": run.train.batch_size * run.train.accumulate,
+        "peak_memory_bytes": peak_memory(school.images.train.device),
+    }

@@ -1,0 +1,214 @@
+"""Teachers for the seeds of a run: taken if they were trained before, else trained and kept.
+
+Each is trained by itself, one seed at a time, so that its bits do not depend on who asks for it.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tlresearch import own
+from tlresearch.backbones import build
+from tlresearch.backbones.cifar_resnet import load_checkpoint
+from tlresearch.configs import plain_config
+from tlresearch.data.sources import data_root
+from tlresearch.distillation import teacher_cache, teachers
+from tlresearch.distillation.batches import TaughtBatches
+from tlresearch.distillation.course import Course, Watch, begin
+from tlresearch.distillation.frozen_teacher import FrozenTeacher
+from tlresearch.distillation.images import Images
+from tlresearch.distillation.live_teacher import LiveTeacher, Teacher
+from tlresearch.distillation.networks import of_student
+from tlresearch.distillation.settings import TeacherSettings
+from tlresearch.errors import UserError
+from tlresearch.files import claim
+from tlresearch.results import trainings
+from tlresearch.results.provenance import source_hash
+from tlresearch.training.device import dtype_of
+from tlresearch.training.observer import RunFiles
+from tlresearch.training.settings import Train
+from tlresearch.training.weights import weights_of
+
+FILES = {
+    "cifar10_resnet20": "resnet20-12fca82f.th",
+    "cifar10_resnet56": "resnet56-4bfd9763.th",
+}
+"""Below ROOT/weights/cifar10_resnet."""
+
+
+@dataclasses.dataclass
+class School:
+    """Where the teachers of a run come from."""
+
+    images: Images
+    files: RunFiles
+    watch: Watch
+    root: Any = None
+    other_code: str | None = None
+    """Hash of other code than the current one that trained a teacher, if it did."""
+    seconds: float = 0.0
+    """Of the trainings that were done here."""
+
+    @property
+    def folder(self) -> Path:
+        """Of trained teachers."""
+        return self.files.trained or self.files.checkpoint.parent / "teachers"
+
+    def of(
+        self, settings: TeacherSettings, backbone: Any, train: Train, seeds: list[int]
+    ) -> list[list[FrozenTeacher]]:
+        """The copies that teach each seed."""
+        if settings.checkpoint is not None:
+            published = FrozenTeacher(self._published(settings, train))
+            return [[published] for _ in seeds]
+        training = teachers.resolve(settings, backbone, train, "teacher")
+        made: dict[int, FrozenTeacher] = {}
+        rows = []
+        for i in range(len(seeds)):
+            row = []
+            for copy in range(settings.copies):
+                asked = teachers.seeds_of(settings, seeds, copy)
+                seed = asked[i if settings.seed is None else 0]
+                if seed not in made:
+                    made[seed] = FrozenTeacher(self._trained(training, seed))
+                row.append(made[seed])
+            rows.append(row)
+        return rows
+
+    def answering(
+        self,
+        settings: TeacherSettings,
+        frozen: Sequence[FrozenTeacher],
+        views: Any,
+        taps: tuple[str, ...],
+        chunk: int,
+        cached: bool,
+    ) -> list[Teacher]:
+        """The teachers of one seed, as batches ask them."""
+        live = [LiveTeacher(teacher, views, taps, chunk) for teacher in frozen]
+        return [teacher_cache.kept(one) for one in live] if cached else list(live)
+
+    def _published(self, settings: TeacherSettings, train: Train) -> nn.Module:
+        """The network with published weights."""
+        assert settings.checkpoint is not None
+        root = data_root(self.root)
+        path = (root or Path("ROOT")) / "weights/cifar10_resnet" / FILES[settings.checkpoint]
+        if not path.is_file():
+            raise UserError(
+                f"teacher.checkpoint: {path} is not there; put the file of "
+                "github.com/akamaster/pytorch_resnet_cifar10 there, with the data root given by "
+                "--data or TLRESEARCH_DATA"
+            )
+        backbone = teachers.resolve_backbone(settings, "teacher")
+        network = build(backbone, self.images.shape, self.images.classes, 0)
+        load_checkpoint(network, path)
+        return network.to(self.images.train.device, dtype_of(train.precision))
+
+    def _trained(self, training: teachers.Training, seed: int) -> nn.Module:
+        """A trained network, taken or made."""
+        key = self._key(training, seed)
+        networks = begin(
+            training.backbone, training.method, {}, training.train, [seed], self.images
+        )
+        with claim(self.folder / f"{key[:32]}.lock", lambda holder: None):
+            found = trainings.find(
+                self.folder, key, weights_of(networks.one(0)[1]), self.files.trained_since
+            )
+            if found is not None:
+                trainings.load_into(networks.stack.params, networks.stack.buffers, [found])
+                if found.source != _source(training):
+                    self.other_code = found.source
+                self.watch.progress(steps_of(training))
+            else:
+                self._learn(training, networks, key, seed)
+        student = networks.one(0)[1]
+        network = build(training.backbone, self.images.shape, self.images.classes, seed)
+        network.load_state_dict(of_student(weights_of(student)))
+        return network.to(self.images.train.device, dtype_of(training.train.precision))
+
+    def _learn(self, training: teachers.Training, networks: Any, key: str, seed: int) -> None:
+        """Trains a network, its own teachers first, and keeps it."""
+        method, train = training.method, training.train
+        views = self.images.views(training.shift, training.flip, seed)
+        answering: list[list[Teacher]] = [[]]
+        if method.taught:
+            settings = method.taught_by()
+            (frozen,) = self.of(settings, training.backbone, train, [seed])
+            fixed = views.augment is None
+            answering = [
+                self.answering(
+                    settings, frozen, views, method.teacher_taps, train.batch_size, fixed
+                )
+            ]
+        batches = TaughtBatches(
+            self.images, [self.images.kept], [views], answering, train, [seed],
+            "batches of distillation", fresh=True,
+        )  # fmt: skip
+        files = dataclasses.replace(
+            self.files,
+            checkpoint=self.files.checkpoint.with_name(f"teacher-{key[:8]}.pt"),
+            log=self.files.log.with_name(f"teacher-{key[:8]}.jsonl"),
+        )
+        course = Course(networks, batches, self.images, files, self.watch)
+        course.travel()
+        failure = networks.failures[0]
+        if failure:
+            raise UserError(f"the teacher with the seed {seed} cannot teach: {failure}")
+        self.seconds += course.elapsed
+        done = trainings.Trained(
+            weights_of(networks.one(0)[1]), networks.steps[0], course.elapsed, _source(training)
+        )
+        trainings.keep(self.folder, key, done, seed)
+        files.checkpoint.unlink(missing_ok=True)
+
+    def _key(self, training: teachers.Training, seed: int) -> str:
+        """SHA-256 of what a teacher's training depends on; hexadecimal."""
+        plain = {
+            "backbone": plain_config(training.backbone, defaults=False),
+            "method": plain_config(training.method, defaults=False),
+            "train": plain_config(
+                dataclasses.replace(training.train, stack="auto"), defaults=False
+            ),
+            "views": [training.shift, training.flip],
+            "seed": seed,
+            "data": [self.images.fingerprint, self.images.recipe, len(self.images.held_out)],
+        }
+        files = [hashlib.sha256(file).hexdigest() for file in own.sources(training)]
+        if files:
+            plain["own files"] = files
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def steps_of(training: teachers.Training) -> int:
+    """Optimiser steps of a teacher and of those who teach it."""
+    method = training.method
+    below = 0
+    if method.taught:
+        below = steps_of_teachers(method.taught_by(), training.backbone, training.train)
+    return training.train.steps + below
+
+
+def steps_of_teachers(settings: TeacherSettings, backbone: Any, train: Train) -> int:
+    """Optimiser steps of the teachers of one seed."""
+    if settings.checkpoint is not None:
+        return 0
+    return settings.copies * steps_of(teachers.resolve(settings, backbone, train, "teacher"))
+
+
+def _source(training: teachers.Training) -> str:
+    """Hash of the code that trains such a network."""
+    kinds = (type(training.method), type(training.backbone))
+    modules = [__name__, *(kind.__module__ for kind in kinds)]
+    return source_hash(modules, own.sources(training))
+
+
+@torch.no_grad()
+def answers(teachers_of_seed: Sequence[FrozenTeacher], x: torch.Tensor) -> torch.Tensor:
+    """Logits of all copies, (M, n, classes)."""
+    return torch.stack([teacher.logits(x) for teacher in teachers_of_seed])
