@@ -5,7 +5,8 @@ fingerprint, the view, the type, the taps and the chunk (`LiveTeacher.facts`); s
 The bits are those of the live teacher: both evaluate rows in chunks of one size, see
 `frozen_teacher`. When a cache is opened one chunk of samples, from all over the set and in another
 order than they were written in, is asked again. That shows an edit of the teacher's code, which
-its digest cannot know of, and a machine or number of threads with other last digits.
+its digest cannot know of, and where the last digits are others: on another machine, or behind a
+layer whose number of inputs is odd.
 """
 
 from collections.abc import Iterator, Sequence
@@ -137,9 +138,10 @@ def _ask_again(live: LiveTeacher, cached: CachedTeacher, folders: Sequence[Path]
                 "delete the folder, and the next run makes it again."
             )
         notice(
-            f"{folder} has other last digits than this teacher here and now, by up to {gap:.1g} "
-            "(another machine, number of threads or version); a student is the same to the bit "
-            "only with a cache that is made where it trains."
+            f"{folder} and this teacher differ in last digits, by up to {gap:.1g}, so that a "
+            "student is not the same to the bit with both: it was made on another machine, by "
+            "another number of threads or version, or the bits depend on a row's place in its "
+            "chunk, as behind a layer with an odd number of inputs."
         )
 
 
