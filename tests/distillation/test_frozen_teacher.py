@@ -1,5 +1,7 @@
 """A teacher that is never changed, and answers for each row alone."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -38,7 +40,7 @@ def test_a_teacher_in_train_mode_is_put_in_evaluation_mode():
 @pytest.mark.parametrize("name", ["0.weight", "1.running_mean", "1.num_batches_tracked", "4.bias"])
 def test_a_changed_tensor_is_named(name):
     """To the byte: −0 for 0 counts, although they are equal."""
-    net = network()
+    net: Any = network()
     nn.init.zeros_(net[4].bias)
     teacher = FrozenTeacher(net)
     digest = teacher.state_digest()

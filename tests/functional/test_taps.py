@@ -1,6 +1,6 @@
 """Tapped features against the parts of a network, called one after the other."""
 
-import importlib.util
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +10,6 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 from tlresearch.backbones import MLP, ResNet20, build
 from tlresearch.errors import UserError
-from tlresearch.functional import taps
 from tlresearch.functional.taps import call_with_taps, check_path, shapes, tapped
 from tlresearch.training.stack import stack_networks
 
@@ -146,7 +145,8 @@ def test_vmap_over_stacked_parameters_is_a_loop(x):
 def test_a_loss_of_the_loop_can_tap(seeds):
     """As `SeedStack.bind` calls it: directly with one seed, else mapped by `functional_call`."""
     nets = [build(MLP(hidden=(4, 3)), (1, 2, 2), 3, seed) for seed in range(seeds)]
-    expected = [(net.backbone.layers[:2](x := torch.ones(2, 4)), x)[0].sum() for net in nets]
+    layers: list[Any] = [net.backbone.layers for net in nets]
+    expected = [both[:2](torch.ones(2, 4)).sum() for both in layers]
     stack = stack_networks(nets)
 
     def loss(networks, x):
@@ -159,23 +159,18 @@ def test_a_loss_of_the_loop_can_tap(seeds):
 
 
 @pytest.mark.parametrize("how", ["direct", "functional_call", "vmap"])
-def test_a_compiled_function_can_tap(how, x):
+def test_a_compiled_function_can_tap(how, x, without_shape_checks):
     """In one graph, and again without another compilation."""
-    # As users have it: the shape checks of the tests wrap the generator, which breaks the graph.
-    spec = importlib.util.spec_from_file_location("unchecked_taps", taps.__file__)
-    assert spec and spec.loader
-    unchecked = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(unchecked)
     net = make()
     params = dict(net.named_parameters())
 
     def direct(x):
-        with unchecked.tapped(net, PATHS) as features:
+        with tapped(net, PATHS) as features:
             logits = net(x)
         return logits, features["first"], features["stage"]
 
     def call(x):
-        logits, features = unchecked.call_with_taps(net, params, (x,), PATHS)
+        logits, features = call_with_taps(net, params, (x,), PATHS)
         return logits, features["first"], features["stage"]
 
     function = {"direct": direct, "functional_call": call, "vmap": vmap(call)}[how]
@@ -261,7 +256,7 @@ def test_paths_that_name_modules():
 
 def test_shapes_of_a_resnet_leave_it_as_it_was():
     """Table 6 of He et al.: 16, 32, 64 channels at 32, 16, 8 pixels."""
-    net = build(ResNet20(), (3, 32, 32), 10, 0)
+    net: Any = build(ResNet20(), (3, 32, 32), 10, 0)
     net.backbone.layer2.eval()
     modes = [m.training for m in net.modules()]
     before = {k: v.clone() for k, v in net.state_dict().items()}

@@ -94,9 +94,12 @@ def check_path(model: nn.Module, path: str) -> nn.Module:
     Raises:
         UserError: no module has that name; the nearest names are in its text.
     """
-    known = {name: m for name, m in model.named_modules(remove_duplicate=False) if name}
-    if path in known:
-        return known[path]
+    if path:
+        try:
+            return model.get_submodule(path)
+        except AttributeError:
+            pass
+    known = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
     near = difflib.get_close_matches(path, known, cutoff=0.5) or [n for n in known if "." not in n]
     names = ", ".join(repr(name) for name in near[:8])
     raise UserError(
