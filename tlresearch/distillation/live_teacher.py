@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -19,6 +19,7 @@ DTYPES = (torch.float16, torch.float32, torch.float64)
 """Types that answers can be kept in; numpy has no bfloat16."""
 
 
+@runtime_checkable
 class Teacher(Protocol):
     """What a student asks: `LiveTeacher` or `CachedTeacher`."""
 
