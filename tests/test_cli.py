@@ -218,6 +218,13 @@ def test_describe_shows_settings_defaults_bounds_and_paper(capsys):
         assert name in capsys.readouterr().out
 
 
+def test_describe_shows_every_method_of_a_name(capsys):
+    """The upper reference of two families is called oracle."""
+    assert cli.main(["describe", "oracle"]) == 0
+    out = capsys.readouterr().out
+    assert "oracle (method of adaptation)" in out and "oracle (method of fewshot)" in out
+
+
 def test_describe_of_nothing_gives_the_nearest_name(capsys):
     assert cli.main(["describe", "ewk"]) == 2
     err = capsys.readouterr().err

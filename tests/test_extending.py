@@ -16,8 +16,8 @@ EXPERIMENTS = [name for name in BLOCKS if name.endswith(".yaml")]
 
 
 def test_every_kind_of_own_code_has_an_example():
-    expected = ("own_method.yaml", "own_fewshot.yaml", "own_backbone.yaml", "timm_backbone.yaml")
-    assert tuple(EXPERIMENTS) == expected
+    own = ("own_method.yaml", "own_fewshot.yaml", "own_adaptation.yaml", "own_backbone.yaml")
+    assert tuple(EXPERIMENTS) == (*own, "timm_backbone.yaml")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -32,7 +32,14 @@ def test_an_example_runs(name: str, tmp_path: Path, capsys, monkeypatch):
     assert cli.main(command(name, tmp_path)) == 0
     out = capsys.readouterr()
     assert out.err == "" and "| naive | " in out.out
-    assert ("| mine | " in out.out) == (name in ("own_method.yaml", "own_fewshot.yaml"))
+    assert ("| mine | " in out.out) == (name not in ("own_backbone.yaml", "timm_backbone.yaml"))
+
+
+def test_the_loop_of_docs_adaptation_runs():
+    """One's own loop with our functions; nothing is printed, nothing fails."""
+    text = (Path(__file__).parents[1] / "docs" / "adaptation.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(code, "docs/adaptation.md", "exec"), {})
 
 
 def command(name: str, folder: Path) -> list[str]:

@@ -21,7 +21,7 @@ Nothing else of a family is known outside it.
 
 import dataclasses
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -33,6 +33,9 @@ FAMILIES = {
     "zeroshot": "tlresearch.fewshot.zeroshot.protocol",
 }
 """Module of each family's protocol; imported when an experiment asks for it."""
+REMARKS = {"adaptation": "tlresearch.adaptation.remarks"}
+"""Module of the families that have something to say below a table: its `remarks(configs, metrics)`.
+Not part of the protocol, so that words make no number stale."""
 
 
 def protocol(family: str) -> ModuleType:
@@ -80,6 +83,15 @@ def columns(config: Any) -> dict[str, str]:
     """
     own = getattr(protocol(config.family), "columns", None)
     return {} if own is None else dict(own(config))
+
+
+def remarks(
+    family: str, configs: Mapping[tuple[str, str], Any], metrics: Sequence[str]
+) -> list[str]:
+    """Sentences for the notes of a table, by its rows' configurations."""
+    if family not in REMARKS:
+        return []
+    return list(importlib.import_module(REMARKS[family]).remarks(configs, metrics))
 
 
 def possible_metrics(config: Any) -> set[str]:

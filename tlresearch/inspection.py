@@ -68,32 +68,37 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 def describe(name: str) -> str:
     """Settings of a method, backbone, family's benchmark or of training: types, defaults, meaning.
 
-    A name of own code (`./mine.py:Mine`) runs its file.
+    Of a name that several families have, those of each. A name of own code (`./mine.py:Mine`)
+    runs its file.
 
     Raises:
         UserError: nothing has that name; the nearest are in its text.
     """
-    known: dict[str, tuple[str, type]] = {
-        "experiment": ("the keys of an experiment file", Header),
-        "select": ("section of an experiment file", Select),
-        "train": ("settings of training", Train),
+    known: dict[str, list[tuple[str, type]]] = {
+        "experiment": [("the keys of an experiment file", Header)],
+        "select": [("section of an experiment file", Select)],
+        "train": [("settings of training", Train)],
     }
-    known |= {key: ("backbone", kind) for key, kind in BACKBONES.items()}
+    known |= {key: [("backbone", kind)] for key, kind in BACKBONES.items()}
     for family in families.FAMILIES:
         protocol = families.protocol(family)
-        known[family] = ("family; its benchmark", protocol.Benchmark)
-        known |= {key: (f"method of {family}", kind) for key, kind in protocol.METHODS.items()}
+        known[family] = [("family; its benchmark", protocol.Benchmark)]
+        for key, kind in protocol.METHODS.items():
+            known.setdefault(key, []).append((f"method of {family}", kind))
     if name in catalogue.DATASETS or name in domain_tables.DOMAINS:
         raise UserError(f"'{name}' is a data set; `tlresearch data` says what is known of it")
     if timm_models.is_timm(name):
         return timm_models.summary(name)
     if own.is_own(name):
-        known[name] = _own(name)
+        known[name] = [_own(name)]
     if name not in known:
         raise UserError(
             f"there is nothing named '{name}' to describe; {schema.nearest(name, known)}"
         )
-    what, kind = known[name]
+    return "\n\n\n".join(_described(name, what, kind) for what, kind in known[name])
+
+
+def _described(name: str, what: str, kind: type) -> str:
     module = inspect.getdoc(inspect.getmodule(kind)) or inspect.getdoc(kind) or ""
     return "\n".join([f"{name} ({what})", "", module, "", "Settings:", "", settings_text(kind)])
 

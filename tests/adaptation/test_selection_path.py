@@ -73,6 +73,16 @@ def test_strengths_are_chosen_by_information_maximisation(command: Command, ran)
     assert "information maximisation (nats)" in table and "| accuracy (%)" not in table
 
 
+def test_a_score_that_a_method_cannot_have_is_refused_before_any_run(command: Command, ran):
+    """Neither nearest neighbours nor a support vector machine has probabilities."""
+    methods = "methods={sa: {name: subspace_alignment, classifier: svm, c: [1], dim: 1}}"
+    select = "select={grid: {methods.sa.dim: [1, 2]}, seeds: [100], metric: snd, validation: 0.3}"
+    code, _, err = command("run", methods, select)
+    assert code == 2 and not ran
+    wanted = "'select.metric' is 'snd', which no run of sa has; choose by one of dev, source_acc"
+    assert wanted in err and err.count("\n") == 1
+
+
 def test_the_oracle_may_choose_under_its_name_only(command: Command, ran):
     code, out, _ = command("run", "select.metric=oracle")
     assert code == 0 and ran[0][0].evaluate == "oracle"

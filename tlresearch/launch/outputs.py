@@ -79,6 +79,7 @@ def table_of(
         },
         confirmations=confirmed,
         best=_best(experiment),
+        remarks=families.remarks(experiment.header.family, configs, experiment.metrics),
     )
 
 

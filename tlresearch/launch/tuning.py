@@ -118,6 +118,12 @@ def _held_out(cells: tuple[Cell, ...], select: Select, metric: str, where: str) 
             protocol.check(config.benchmark, config.method, cell.method, config.train)
         except UserError as error:
             raise UserError(f"{where}: select.validation: {error}") from None
+        possible = families.possible_metrics(config)
+        if metric not in possible:
+            raise UserError(
+                f"{where}: 'select.metric' is '{metric}', which no run of {cell.method} has; "
+                f"choose by one of {', '.join(sorted(possible))}"
+            )
     return tuple(dataclasses.replace(cell, config=configs[id(cell.config)]) for cell in cells)
 
 

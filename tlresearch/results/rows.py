@@ -119,6 +119,8 @@ class Table:
     """By setting: all pairs of methods that were measured on the same episodes."""
     best: str = "best"
     """Heading of the column that marks the best value of a sweep."""
+    remarks: tuple[str, ...] = ()
+    """What its family has to say of its rows."""
 
     def headings(self, pairs: Iterable[tuple[str, str]]) -> list[str]:
         """The columns of text that any of these rows has, in order of appearance."""
@@ -146,6 +148,7 @@ def build_table(
     columns: Mapping[tuple[str, str], Mapping[str, str]] | None = None,
     confirmations: Mapping[tuple[str, str], Sequence[Confirmation]] | None = None,
     best: str = "best",
+    remarks: Sequence[str] = (),
 ) -> Table:
     """Means over seeds, the published numbers beside them, verdicts and paired tests.
 
@@ -168,6 +171,7 @@ def build_table(
         columns: by method and setting, texts by the heading of their column.
         confirmations: that hold, by method and setting.
         best: heading of the column that marks the best value of a sweep.
+        remarks: what its family has to say of its rows.
 
     Raises:
         ValueError: two records of the same cell, or no metric.
@@ -199,7 +203,7 @@ def build_table(
         tests={s: _tests(s, tested, finished, metrics[0]) for s in settings},
         published=tuple(published), unmatched=_unmatched(published, known, metrics),
         left_out=left_out, checkpoints=_checkpoints(finished), places=places, tuning=tuning,
-        columns=columns or {}, best=best,
+        columns=columns or {}, best=best, remarks=tuple(remarks),
         episodes={s: compare_over_episodes({m: finished.get((m, s), {}) for m in tested})
                   for s in settings},
     )  # fmt: skip

@@ -290,7 +290,7 @@ def notes(table: Table) -> list[str]:
     lines = [first + ".", "n: seeds."]
     if any(metric.startswith("forgetting") for metric in table.metrics):
         lines[1] += " Below 0, forgetting means that earlier tasks improved."
-    lines += _source_notes(table)
+    lines += [*table.remarks, *_source_notes(table)]
     if table.published:
         lines.append(agreement(table))
     if table.places:
