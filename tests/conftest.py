@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 
 CHECKED = [
     *("tlresearch.functional", "tlresearch.backbones", "tlresearch.data", "tlresearch.fewshot"),
-    "tlresearch.adaptation",
+    *("tlresearch.adaptation", "tlresearch.distillation"),
 ]
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 

@@ -23,7 +23,7 @@ ROOMS = [
     {"functional", "results", "selection"},
     {"backbones", "data"},
     {"training"},
-    {"adaptation", "continual", "fewshot"},
+    {"adaptation", "continual", "distillation", "fewshot"},
     {"checks"},
     {"experiment"},
     {"launch", "inspection", "exporting"},

@@ -6,7 +6,8 @@ and the squared error between them is learned.
 
 Differs from the paper: hints, labels and soft targets are learned at the same time instead of in
 two stages, as in later comparisons; the regressor is a linear map (1 × 1 for maps) without a
-nonlinearity; the error is a mean over all numbers (`form: code`) or half a sum of squares (`paper`).
+nonlinearity; the error is a mean over all numbers (`form: code`) or half a sum of squares
+(`paper`).
 """
 
 from dataclasses import dataclass

@@ -150,7 +150,10 @@ def _normalisation(kind: str, images: Tensor, dtype: torch.dtype) -> tuple[Tenso
                 f"benchmark.normalise: 'imagenet' is of 3 channels, and these images have "
                 f"{channels}; use unit or standard"
             )
-        mean, deviation = torch.tensor(CHECKPOINT_MEAN).double(), torch.tensor(CHECKPOINT_STD).double()
+        mean, deviation = (
+            torch.tensor(CHECKPOINT_MEAN).double(),
+            torch.tensor(CHECKPOINT_STD).double(),
+        )
     elif kind == "standard":
         mean, deviation = _moments(images)
     view = (channels, 1, 1)

@@ -60,9 +60,7 @@ class TappingMethod(TaughtMethod):
         paths = zip(self.student_taps, self.teacher_taps, strict=True)
         return [(ours[mine], theirs[its]) for mine, its in paths]
 
-    def compare(
-        self, networks: Student, features: list[Tensor], batch: TaughtBatch
-    ) -> Tensor:
+    def compare(self, networks: Student, features: list[Tensor], batch: TaughtBatch) -> Tensor:
         """The loss on features, unweighted."""
         raise NotImplementedError
 
