@@ -30,8 +30,8 @@ class Header:
     """The keys of an experiment file."""
 
     family: str
-    """`adaptation`, `continual`, `distillation`, `fewshot` or `zeroshot`; `tlresearch describe FAMILY` lists its
-    benchmark."""
+    """`adaptation`, `continual`, `distillation`, `fewshot` or `zeroshot`; `tlresearch describe
+    FAMILY` lists its benchmark."""
     benchmark: dict[str, Any]
     """The family's benchmark; `tlresearch describe continual` lists its settings."""
     backbone: dict[str, Any]

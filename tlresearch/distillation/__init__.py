@@ -5,6 +5,7 @@ A name in an experiment file is a key of `METHODS`.
 
 from tlresearch.distillation.attention import AttentionTransfer
 from tlresearch.distillation.born_again import BornAgain
+from tlresearch.distillation.crd import CRD
 from tlresearch.distillation.dist import DIST
 from tlresearch.distillation.dkd import DKD
 from tlresearch.distillation.fitnets import FitNets
@@ -31,6 +32,7 @@ METHODS: dict[str, type[DistillationMethod]] = {
     "similarity": SimilarityPreserving,
     "rkd": RKD,
     "pkt": PKT,
+    "crd": CRD,
     "born_again": BornAgain,
     "teacher_assistant": TeacherAssistant,
     "mutual": MutualLearning,

@@ -44,6 +44,7 @@ def begin(
 ) -> Training:
     """The networks of all seeds at initialisation, where the images are."""
     dtype, device = dtype_of(train.precision), images.train.device
+    method = method.for_images(len(images.train))
     networks = [
         method.networks(backbone, images.shape, images.classes, seed).to(dtype) for seed in seeds
     ]

@@ -1,6 +1,6 @@
 """What a method of distillation says to its protocol, beyond the common contract."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -86,6 +86,14 @@ class DistillationMethod(Method):
         """Paths of the teacher's features, as many."""
         return ()
 
+    def for_images(self, count: int) -> "DistillationMethod":
+        """The method for so many training images; only one that remembers them differs."""
+        return self
+
+    def taught_by(self) -> TeacherSettings:
+        """Who teaches, as its training needs it; of a method that is taught."""
+        raise NotImplementedError(f"{type(self).__name__} has no teacher")
+
     def problem(self) -> str | None:
         """What contradicts itself in the settings: one sentence that begins with a key, or None."""
         return None
@@ -120,7 +128,7 @@ class TaughtMethod(DistillationMethod):
 
     taught: ClassVar[bool] = True
 
-    teacher: TeacherSettings = TeacherSettings()
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
     """Who teaches; without settings a network like the student, trained on labels."""
 
     def taught_by(self) -> TeacherSettings:

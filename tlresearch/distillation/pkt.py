@@ -28,7 +28,7 @@ class PKT(TappingMethod):
     weight: NonNegative = 30000.0
     """β, of the divergence."""
     form: Form = "code"
-    """`code`: as in the authors' code; `paper`: as printed (see `functional.probability_transfer`)."""
+    """`code`: the authors'; `paper`: as printed; see `functional.probability_transfer`."""
 
     def compare(self, networks: Student, features: list[Tensor], batch: TaughtBatch) -> Tensor:
         losses = [

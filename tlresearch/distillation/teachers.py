@@ -19,7 +19,7 @@ SPACING = 1000
 
 @dataclass(frozen=True)
 class Training:
-    """A network that is trained to teach: what its training depends on, apart from data and seed."""
+    """A network that is trained to teach: what that depends on, apart from data and seed."""
 
     backbone: Any
     """Settings of its backbone."""

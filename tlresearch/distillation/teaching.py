@@ -106,6 +106,7 @@ class School:
                 "--data or TLRESEARCH_DATA"
             )
         backbone = teachers.resolve_backbone(settings, "teacher")
+        assert backbone is not None  # a checkpoint has one
         network = build(backbone, self.images.shape, self.images.classes, 0)
         load_checkpoint(network, path)
         return network.to(self.images.train.device, dtype_of(train.precision))
