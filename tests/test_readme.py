@@ -48,8 +48,9 @@ PACKS = [
 TABLES = [
     path.with_suffix("").as_posix()
     for path in COMMITTED
-    if path.parts[0] != "records" and path.suffix == ".md"
+    if path.parts[0] != "records" and path.suffix == ".md" and path.with_suffix(".tex") in COMMITTED
 ]
+"""Rankings of selectors, which are a table's second output, have no LaTeX."""
 
 
 def readme_module():

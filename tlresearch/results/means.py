@@ -79,7 +79,7 @@ def _mean_row(rows: list[PublishedRow], label: str) -> PublishedRow:
         method=rows[0].method,
         value=statistics.fmean(row.value for row in rows),
         setting=label,
-        status=statuses.pop() if len(statuses) == 1 else "recalled",
+        status=rows[0].status if len(statuses) == 1 else "recalled",
         source=rows[0].source,
         chance=rows[0].chance,
     )
