@@ -13,6 +13,7 @@ A family's module `protocol` offers
   `possible_metrics(config)` if a run cannot have all METRICS;
 - SELECTORS, words by metric, and `check_selection(metric)` if a selection may not choose by any
   of METRICS; its `held_out(benchmark, fraction, metric)` is then told which it is;
+- `check_networks(config, label)` if a method and its backbone may not fit each other;
 - ONE_PROCESS = True if it cannot train in several; `trial(config)`, a `training.trial.Trial`, if
   its methods are tried by other means than labelled images.
 
@@ -105,6 +106,21 @@ def trial(config: Any) -> Any:
     """How the method of a configuration is tried on noise; None: as a classifier of images."""
     own = getattr(protocol(config.family), "trial", None)
     return None if own is None else own(config)
+
+
+def check_networks(config: Any, label: str) -> None:
+    """Refuses a method that does not fit its backbone, if its family can tell before it runs.
+
+    Args:
+        config: an `experiment.Config`.
+        label: of its method.
+
+    Raises:
+        UserError: one sentence.
+    """
+    own = getattr(protocol(config.family), "check_networks", None)
+    if own is not None:
+        own(config, label)
 
 
 def one_process(family: str) -> bool:

@@ -1,6 +1,7 @@
 """The order of distillation: teachers first, then their students, then both are measured."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,8 @@ from tlresearch.data import catalogue
 from tlresearch.distillation import METHODS, report
 from tlresearch.distillation.batches import TaughtBatches
 from tlresearch.distillation.checks import check
-from tlresearch.distillation.course import Course, Watch, begin
+from tlresearch.distillation.course import Course, Watch, begin, one_by_one
+from tlresearch.distillation.fitting import check_taps
 from tlresearch.distillation.frozen_teacher import FrozenTeacher
 from tlresearch.distillation.images import Images, load_images
 from tlresearch.distillation.method import DistillationMethod
@@ -58,6 +60,13 @@ def sizes(benchmark: DistillationSettings) -> tuple[tuple[int, int, int], int]:
     return entry.shape, entry.classes
 
 
+def check_networks(config: Any, label: str) -> None:
+    """Refuses taps that name no feature, and features that cannot be compared."""
+    shape, classes = sizes(config.benchmark)
+    place = f"methods.{label}"
+    check_taps(config.method, config.backbone, config.train, shape, classes, place)
+
+
 def total_steps(config: Any) -> int:
     """Optimiser steps of a run, those of its teachers too."""
     method, own = config.method, config.train.steps
@@ -70,13 +79,14 @@ def total_steps(config: Any) -> int:
 def possible_metrics(config: Any) -> set[str]:
     """Those that a run of a configuration can have."""
     benchmark, found = config.benchmark, {*report.FITS, *report.SIZES}
+    itself = isinstance(config.method, TeacherItself)
     if config.method.taught:
         found |= set(report.BESIDE)
     if benchmark.validation:
         found |= set(report.CALIBRATED)
-    if benchmark.transfer_classes:
+    if benchmark.transfer_classes and not itself:
         found |= set(report.ABSENT)
-    if config.train.checkpoint == "selected":
+    if config.train.checkpoint == "selected" and not itself:
         found |= set(report.SELECTED)
     return found
 
@@ -115,14 +125,16 @@ def run_stack(
         torch.cuda.reset_peak_memory_stats(device)
     images = load_images(run.benchmark, device, dtype_of(run.train.precision), root)
     watch = Watch(progress, checkpoint_seconds, track)
-    school = School(images, files, watch, root)
+    # One seed after another, where the students' steps are those of all seeds at once.
+    its = replace(watch, progress=one_by_one(progress, len(run.seeds)))
+    school = School(images, files, its, root, run.benchmark.cache)
     with tf32(run.train.tf32):
         frozen: list[list[FrozenTeacher]] = [[] for _ in run.seeds]
         if run.method.taught:
             frozen = school.of(run.method.taught_by(), run.backbone, run.train, run.seeds)
         if isinstance(run.method, TeacherItself):
             return _teachers_measured(run, school, frozen)
-        course = _course(run, school, frozen)
+        course = _course(run, school, frozen, watch)
         course.travel()
         for teachers in frozen:
             for teacher in teachers:
@@ -130,7 +142,9 @@ def run_stack(
         return _outcomes(run, school, course, frozen)
 
 
-def _course(run: StackRun, school: School, frozen: list[list[FrozenTeacher]]) -> Course:
+def _course(
+    run: StackRun, school: School, frozen: list[list[FrozenTeacher]], watch: Watch
+) -> Course:
     """The students' way, at its beginning."""
     images, benchmark, method = school.images, run.benchmark, run.method
     training = begin(run.backbone, method, run.fields, run.train, run.seeds, images)
@@ -138,11 +152,10 @@ def _course(run: StackRun, school: School, frozen: list[list[FrozenTeacher]]) ->
     views = [seen(seed, max(benchmark.views, 1)) for seed in run.seeds]
     answering: list[Any] = [[] for _ in run.seeds]
     if method.taught:
-        cached = benchmark.cache and not benchmark.fresh
         answering = [
             school.answering(
                 method.taught_by(), teachers, of_seed, method.teacher_taps,
-                run.train.batch_size, cached,
+                run.train.batch_size, not benchmark.fresh,
             )
             for teachers, of_seed in zip(frozen, views, strict=True)
         ]  # fmt: skip
@@ -151,7 +164,7 @@ def _course(run: StackRun, school: School, frozen: list[list[FrozenTeacher]]) ->
         images, pools, views, answering, run.train, run.seeds, "batches of distillation",
         benchmark.fresh,
     )  # fmt: skip
-    return Course(training, batches, images, school.files, school.watch)
+    return Course(training, batches, images, school.files, watch)
 
 
 def _outcomes(

@@ -50,6 +50,8 @@ class School:
     files: RunFiles
     watch: Watch
     root: Any = None
+    cache: bool = True
+    """Whether answers are kept."""
     other_code: str | None = None
     """Hash of other code than the current one that trained a teacher, if it did."""
     seconds: float = 0.0
@@ -77,6 +79,8 @@ class School:
                 seed = asked[i if settings.seed is None else 0]
                 if seed not in made:
                     made[seed] = FrozenTeacher(self._trained(training, seed))
+                else:
+                    self.watch.progress(steps_of(training))
                 row.append(made[seed])
             rows.append(row)
         return rows
@@ -88,11 +92,12 @@ class School:
         views: Any,
         taps: tuple[str, ...],
         chunk: int,
-        cached: bool,
+        fixed: bool,
     ) -> list[Teacher]:
-        """The teachers of one seed, as batches ask them."""
-        live = [LiveTeacher(teacher, views, taps, chunk) for teacher in frozen]
-        return [teacher_cache.kept(one) for one in live] if cached else list(live)
+        """The teachers of one seed, as batches ask them; kept only of views that are fixed."""
+        dtype = torch.promote_types(self.images.train.dtype, torch.float32)
+        live = [LiveTeacher(teacher, views, taps, chunk, dtype) for teacher in frozen]
+        return [teacher_cache.kept(one) for one in live] if fixed and self.cache else list(live)
 
     def _published(self, settings: TeacherSettings, train: Train) -> nn.Module:
         """The network with published weights."""
@@ -141,12 +146,8 @@ class School:
         if method.taught:
             settings = method.taught_by()
             (frozen,) = self.of(settings, training.backbone, train, [seed])
-            fixed = views.augment is None
-            answering = [
-                self.answering(
-                    settings, frozen, views, method.teacher_taps, train.batch_size, fixed
-                )
-            ]
+            taps, fixed = method.teacher_taps, views.augment is None
+            answering = [self.answering(settings, frozen, views, taps, train.batch_size, fixed)]
         batches = TaughtBatches(
             self.images, [self.images.kept], [views], answering, train, [seed],
             "batches of distillation", fresh=True,
