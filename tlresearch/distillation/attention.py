@@ -5,7 +5,7 @@ the difference of both maps' sums of squares over channels, each at length 1.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from tlresearch.distillation.tapping import TappingMethod
 from tlresearch.errors import UserError
 from tlresearch.functional.attention_transfer import attention_transfer_loss
 from tlresearch.functional.features import Form
-from tlresearch.training.settings import NonNegative, Positive
+from tlresearch.settings import Bounds
+from tlresearch.training.settings import NonNegative
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class AttentionTransfer(TappingMethod):
 
     weight: NonNegative = 1000.0
     """β, of the attention maps."""
-    power: Positive = 2.0
-    """p of Σ |F|ᵖ over channels."""
+    power: Annotated[float, Bounds(ge=1)] = 2.0
+    """p ≥ 1 of Σ |F|ᵖ over channels: below it the gradient is infinite where a map is 0."""
     form: Form = "code"
     """`code`: mean of squared differences, as in the authors' code; `paper`: their length."""
 
