@@ -14,6 +14,7 @@ A family's module `protocol` offers
 - SELECTORS, words by metric, and `check_selection(metric)` if a selection may not choose by any
   of METRICS; its `held_out(benchmark, fraction, metric)` is then told which it is;
 - `check_networks(config, label)` if a method and its backbone may not fit each other;
+- `check_files(config, label, root)` if a method needs files beside the data;
 - ONE_PROCESS = True if it cannot train in several; `trial(config)`, a `training.trial.Trial`, if
   its methods are tried by other means than labelled images.
 
@@ -121,6 +122,22 @@ def check_networks(config: Any, label: str) -> None:
     own = getattr(protocol(config.family), "check_networks", None)
     if own is not None:
         own(config, label)
+
+
+def check_files(config: Any, label: str, root: Any) -> None:
+    """Refuses files that a method needs beside the data, if they are missing.
+
+    Args:
+        config: an `experiment.Config`.
+        label: of its method.
+        root: data root; None: where the environment says.
+
+    Raises:
+        UserError: one sentence.
+    """
+    own = getattr(protocol(config.family), "check_files", None)
+    if own is not None:
+        own(config, label, root)
 
 
 def one_process(family: str) -> bool:

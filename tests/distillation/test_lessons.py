@@ -26,9 +26,7 @@ from tlresearch.functional import random
 
 WIDE = {"name": "mlp", "hidden": [16]}
 TEACHER = TeacherSettings(backbone=WIDE, train={"steps": 3})
-RATE, MOMENTUM = 0.0625, 0.875
-"""Exact in float32, in which torch's fused SGD on a CPU keeps them."""
-BY_HAND: dict[str, Any] = {"steps": 2, "clip": 0.0, "lr": RATE, "momentum": MOMENTUM}
+BY_HAND: dict[str, Any] = {"steps": 2, "clip": 0.0}
 
 
 @pytest.fixture
@@ -53,7 +51,7 @@ def batches(lessons: Lessons, seed: int, steps: int) -> Iterator[tuple[Tensor, T
 def trained(lessons: Lessons, seed: int, steps: int, networks: list[nn.Module], loss: Any) -> None:
     """By torch's SGD."""
     parameters = [p for network in networks for p in network.parameters()]
-    optimizer = torch.optim.SGD(parameters, lr=RATE, momentum=MOMENTUM)
+    optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
     for x, y in batches(lessons, seed, steps):
         optimizer.zero_grad()
         loss(x, y).backward()
@@ -110,7 +108,9 @@ def test_several_teachers_of_dkd_by_hand(lessons):
         both = [(d * of_label).sum(-1) for d in (p, q)]
         pairs = [torch.stack([b, 1 - b], -1) for b in both]
         target = (pairs[0] * (pairs[0] / pairs[1]).log()).sum(-1)
-        hats = [d * (1 - of_label) / (1 - b).unsqueeze(-1) for d, b in zip((p, q), both)]
+        hats = [
+            d * (1 - of_label) / (1 - b).unsqueeze(-1) for d, b in zip((p, q), both, strict=True)
+        ]
         others = (hats[0] * ((hats[0] + of_label) / (hats[1] + of_label)).log()).sum(-1)
         return F.cross_entropy(z, y) + 16 * (target + 2 * others).mean()
 

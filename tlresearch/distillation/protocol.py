@@ -20,7 +20,8 @@ from tlresearch.distillation.method import DistillationMethod
 from tlresearch.distillation.networks import Student, of_student
 from tlresearch.distillation.settings import DistillationSettings
 from tlresearch.distillation.teacher import TeacherItself
-from tlresearch.distillation.teaching import School, steps_of_teachers
+from tlresearch.distillation.teachers import resolve
+from tlresearch.distillation.teaching import School, published_file, steps_of_teachers
 from tlresearch.distillation.trying import trial
 from tlresearch.errors import UserError
 from tlresearch.training.device import dtype_of, peak_memory, tf32
@@ -65,6 +66,24 @@ def check_networks(config: Any, label: str) -> None:
     shape, classes = sizes(config.benchmark)
     place = f"methods.{label}"
     check_taps(config.method, config.backbone, config.train, shape, classes, place)
+
+
+def check_files(config: Any, label: str, root: Any = None) -> None:
+    """Refuses a published teacher whose weights are not there, wherever it is in a chain."""
+    method, backbone, train, place = (
+        config.method,
+        config.backbone,
+        config.train,
+        f"methods.{label}",
+    )
+    while method.taught:
+        settings, place = method.taught_by(), f"{place}.teacher"
+        if settings.checkpoint is not None:
+            published_file(settings.checkpoint, root, place)
+            return
+        training = resolve(settings, backbone, train, place)
+        method, backbone, train = training.method, training.backbone, training.train
+        place += ".method"
 
 
 def total_steps(config: Any) -> int:

@@ -102,14 +102,7 @@ class School:
     def _published(self, settings: TeacherSettings, train: Train) -> nn.Module:
         """The network with published weights."""
         assert settings.checkpoint is not None
-        root = data_root(self.root)
-        path = (root or Path("ROOT")) / "weights/cifar10_resnet" / FILES[settings.checkpoint]
-        if not path.is_file():
-            raise UserError(
-                f"teacher.checkpoint: {path} is not there; put the file of "
-                "github.com/akamaster/pytorch_resnet_cifar10 there, with the data root given by "
-                "--data or TLRESEARCH_DATA"
-            )
+        path = published_file(settings.checkpoint, self.root, "teacher")
         backbone = teachers.resolve_backbone(settings, "teacher")
         assert backbone is not None  # a checkpoint has one
         network = build(backbone, self.images.shape, self.images.classes, 0)
@@ -135,8 +128,10 @@ class School:
                 self._learn(training, networks, key, seed)
         student = networks.one(0)[1]
         network = build(training.backbone, self.images.shape, self.images.classes, seed)
+        # First its type: numbers of float64 would be rounded on their way.
+        network = network.to(self.images.train.device, dtype_of(training.train.precision))
         network.load_state_dict(of_student(weights_of(student)))
-        return network.to(self.images.train.device, dtype_of(training.train.precision))
+        return network
 
     def _learn(self, training: teachers.Training, networks: Any, key: str, seed: int) -> None:
         """Trains a network, its own teachers first, and keeps it."""
@@ -185,6 +180,22 @@ class School:
         if files:
             plain["own files"] = files
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def published_file(checkpoint: str, root: Any, place: str) -> Path:
+    """Where published weights lie.
+
+    Raises:
+        UserError: they are not there.
+    """
+    path = (data_root(root) or Path("ROOT")) / "weights/cifar10_resnet" / FILES[checkpoint]
+    if not path.is_file():
+        raise UserError(
+            f"{place}.checkpoint: {path} is not there; put the file of "
+            "github.com/akamaster/pytorch_resnet_cifar10 there, with the data root given by "
+            "--data or TLRESEARCH_DATA"
+        )
+    return path
 
 
 def steps_of(training: teachers.Training) -> int:
