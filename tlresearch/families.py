@@ -15,6 +15,7 @@ A family's module `protocol` offers
   of METRICS; its `held_out(benchmark, fraction, metric)` is then told which it is;
 - `check_networks(config, label)` if a method and its backbone may not fit each other;
 - `check_files(config, label, root)` if a method needs files beside the data;
+- `measured_checkpoint(config)` if metrics are of other weights than `train.checkpoint` says;
 - ONE_PROCESS = True if it cannot train in several; `trial(config)`, a `training.trial.Trial`, if
   its methods are tried by other means than labelled images.
 
@@ -138,6 +139,12 @@ def check_files(config: Any, label: str, root: Any) -> None:
     own = getattr(protocol(config.family), "check_files", None)
     if own is not None:
         own(config, label, root)
+
+
+def measured_checkpoint(config: Any) -> str:
+    """Which weights of a run most metrics are of: `last` or `selected`."""
+    own = getattr(protocol(config.family), "measured_checkpoint", None)
+    return config.train.checkpoint if own is None else own(config)
 
 
 def one_process(family: str) -> bool:

@@ -84,23 +84,23 @@ CASES: dict[str, tuple[list[str], str]] = {
         ["methods.fit.name=attention", "methods.fit.power=0.5"],
         "methods.fit.power",
     ),
-    "an unknown setting": (["methods.kd.temprature=2"], "methods.kd.temperature"),
+    "an unknown setting": (["methods.kd.temprature=2"], "did you mean 'temperature'?"),
     "an unknown key of a teacher": (["methods.kd.teacher.bakbone={}"], "methods.kd.teacher"),
     "an unknown key of a teacher's backbone": (
         ["methods.kd.teacher.backbone.hiden=[3]"],
-        "methods.kd.teacher.backbone.hidden",
+        "methods.kd.teacher: unknown key 'backbone.hiden'; did you mean 'hidden'?",
     ),
     "an unknown backbone of a teacher": (
         ["methods.kd.teacher.backbone.name=mpl"],
-        "methods.kd.teacher.backbone",
+        "methods.kd.teacher: unknown backbone 'mpl' at 'backbone'; did you mean 'mlp'?",
     ),
     "an unknown key of a teacher's training": (
         ["methods.kd.teacher.train={step: 3}"],
-        "methods.kd.teacher.train.steps",
+        "methods.kd.teacher: unknown key 'train.step'; did you mean 'steps'?",
     ),
     "a wrong type in a teacher's training": (
         ["methods.kd.teacher.train={steps: 2.5}"],
-        "methods.kd.teacher.train.steps",
+        "methods.kd.teacher: key 'train.steps' must be a whole number, not 2.5",
     ),
     "a contradiction in a teacher's training": (
         ["methods.kd.teacher.train={momentum: 0.9}"],
@@ -108,7 +108,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     ),
     "an unknown method of a teacher": (
         ["methods.kd.teacher.method={name: kdd}"],
-        "methods.kd.teacher.method",
+        "methods.kd.teacher: unknown method 'kdd' at 'method'; did you mean",
     ),
     "a contradiction in a teacher's method": (
         ["methods.kd.teacher.method={name: mutual, peers: 0}"],

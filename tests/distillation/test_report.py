@@ -99,9 +99,9 @@ def test_what_a_method_adds_is_not_counted(lessons):
     (alone,), (mutual,) = (lessons.run(m, [0], MAPS) for m in (StudentAlone(), MutualLearning()))
     for name in report.SIZES:
         assert mutual.metrics[name] == alone.metrics[name]
-    sizes = 9 * 2 * 1 + 3 * 9 * 2 * 2 + 4 * (2 + 2 * 2) + (2 * 4 + 4)
+    sizes = 9 * 2 * 1 + 3 * 9 * 2 * 2 + 4 * (2 + 2 * 2) + (8 * 4 + 4)
     assert alone.metrics["parameters"] == sizes
-    operations = 2 * (9 * 2 * 16 + 9 * 4 * 4 + 2 * 9 * 4 * 1 + 2 * 4)
+    operations = 2 * (9 * 2 * 16 + 3 * 9 * 2 * 2 * 4 + 8 * 4)
     assert alone.metrics["flops"] == operations
     assert mutual.weights.keys() == alone.weights.keys()
 
@@ -201,3 +201,22 @@ def test_the_metrics_that_a_run_can_have(lessons):
 
 
 SELECTED = {"checkpoint": "selected", "evaluate_every": 2}
+
+
+def test_which_weights_a_table_names(lessons):
+    """Those of `acc`: the students' last; the teachers' as they were kept to teach."""
+
+    class Config:
+        backbone, train = PLAIN, Train(checkpoint="selected")
+
+        def __init__(self, method: Any) -> None:
+            self.method = method
+
+    plain = TeacherSettings(train={"checkpoint": "last", "evaluate_every": 200})
+    for method, expected in (
+        (StudentAlone(), "last"),
+        (KD(), "last"),
+        (TeacherItself(), "selected"),
+        (TeacherItself(teacher=plain), "last"),
+    ):
+        assert protocol.measured_checkpoint(Config(method)) == expected

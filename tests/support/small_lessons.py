@@ -35,9 +35,9 @@ TRAIN = Train(
 PLAIN = MLP(hidden=(8,))
 NOISY = MLP(hidden=(12, 8), norm="batch", dropout=0.2)
 """What makes a stack hard, and a teacher that is not in evaluation mode another one."""
-MAPS = Conv4(channels=2, pools=2)
+MAPS = Conv4(channels=2, pools=1)
 BIG: dict[str, Any] = {"name": "mlp", "hidden": [16, 8], "norm": "batch", "dropout": 0.2}
-BIG_MAPS: dict[str, Any] = {"name": "conv4", "channels": 4, "pools": 2}
+BIG_MAPS: dict[str, Any] = {"name": "conv4", "channels": 4, "pools": 1}
 TEACHER = TeacherSettings(backbone=BIG)
 
 

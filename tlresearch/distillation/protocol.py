@@ -95,6 +95,14 @@ def total_steps(config: Any) -> int:
     return below + (0 if isinstance(method, TeacherItself) else own)
 
 
+def measured_checkpoint(config: Any) -> str:
+    """The last weights, beside which `…_selected` are of the others; of teachers as they teach."""
+    if not isinstance(config.method, TeacherItself) or config.method.teacher.checkpoint:
+        return "last"
+    settings, place = config.method.taught_by(), "teacher"
+    return resolve(settings, config.backbone, config.train, place).train.checkpoint
+
+
 def possible_metrics(config: Any) -> set[str]:
     """Those that a run of a configuration can have."""
     benchmark, found = config.benchmark, {*report.FITS, *report.SIZES}
