@@ -54,13 +54,12 @@ def nll_of(logits: Tensor, labels: list[int]) -> float:
     return -sum(picked) / len(picked)
 
 
-@torch.no_grad()
 def test_measures_by_hand(lessons):
     """Of one run: every number of its record from the weights that it keeps."""
     (found,) = lessons.run(KD(teacher=TEACHER), [0], NOISY, steps=10)
     student = Student(NOISY.build(SHAPE), 4).double().eval()
-    student.load_state_dict(found.weights)
-    teacher: Any = lessons.teachers[0].training.stack.one(0).eval()
+    student.requires_grad_(False).load_state_dict(found.weights)
+    teacher = lessons.teachers[0].training.stack.one(0).eval().requires_grad_(False)
     images = lessons.images()
     z, v = student(images.test), teacher(images.test)
     y, p, q = images.test_labels.tolist(), rows(v), rows(z)
@@ -124,7 +123,6 @@ def test_what_is_measured_on(lessons):
     assert found["test"]["nll"] != found["validation"]["nll"]
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("average", [0.0, 0.5])
 def test_last_and_selected_side_by_side(lessons, average, monkeypatch):
     """`acc` is of the last weights, which the record keeps, as with `checkpoint: last`;
@@ -149,7 +147,6 @@ def test_last_and_selected_side_by_side(lessons, average, monkeypatch):
 CLASSES_SEEN = [(0, 1, 3), (1, 2)]
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("seen", CLASSES_SEEN)
 def test_shifts_by_trying_all(lessons, seen):
     """The oracle's has the fewest errors of any; the other makes the mean mass on held-out images,
@@ -159,7 +156,7 @@ def test_shifts_by_trying_all(lessons, seen):
     (found,) = lessons.run(StudentAlone(), [0], PLAIN, transfer_classes=seen, steps=30)
     metrics, images = found.metrics, lessons.images()
     student = Student(PLAIN.build(SHAPE), 4).double().eval()
-    student.load_state_dict(found.weights)
+    student.requires_grad_(False).load_state_dict(found.weights)
     z, y = student(images.test), images.test_labels
     of_away = torch.isin(y, torch.tensor(away))
 
@@ -183,7 +180,7 @@ def test_shifts_by_trying_all(lessons, seen):
     prior = torch.isin(images.labels[images.kept], torch.tensor(moved)).double().mean()
     mass = held_out.softmax(-1)[:, moved].sum(-1).mean()
     torch.testing.assert_close(mass, prior, atol=1e-9, rtol=0)
-    assert metrics["errors_shifted"] < metrics["errors"]
+    assert metrics["errors_shifted_oracle"] <= min(metrics["errors"], metrics["errors_shifted"])
 
 
 def test_the_metrics_that_a_run_can_have(lessons):
