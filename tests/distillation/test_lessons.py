@@ -92,7 +92,7 @@ def test_soft_targets_by_hand(lessons, alpha, copies):
     trained(lessons, 0, 2, [student], loss)
     method = KD(alpha=alpha, temperature=3.0, teacher=replace(TEACHER, copies=copies))
     (found,) = lessons.run(method, [0], PLAIN, **BY_HAND)
-    assert_close(found.weights, student.state_dict())
+    assert_close(found.weights, student.state_dict(), 1e-12)
 
 
 def test_several_teachers_of_dkd_by_hand(lessons):
@@ -117,7 +117,7 @@ def test_several_teachers_of_dkd_by_hand(lessons):
     trained(lessons, 0, 2, [student], loss)
     method = DKD(beta=2.0, teacher=replace(TEACHER, copies=2))
     (found,) = lessons.run(method, [0], PLAIN, **BY_HAND)
-    assert_close(found.weights, student.state_dict())
+    assert_close(found.weights, student.state_dict(), 1e-12)
 
 
 def test_hints_by_hand(lessons):
@@ -133,9 +133,9 @@ def test_hints_by_hand(lessons):
 
     trained(lessons, 0, 2, [student, regressor], loss)
     (found,) = lessons.run(FitNets(weight=2.0, teacher=TEACHER), [0], PLAIN, **BY_HAND)
-    assert_close(found.weights, student.state_dict())
+    assert_close(found.weights, student.state_dict(), 1e-12)
     extras = lessons.students[-1].training.stack.one(0).extras["regressor_1"]  # type: ignore[union-attr]
-    assert_close(extras.state_dict(), regressor.state_dict())
+    assert_close(extras.state_dict(), regressor.state_dict(), 1e-12)
 
 
 def test_mutual_learning_by_hand(lessons):
@@ -150,7 +150,7 @@ def test_mutual_learning_by_hand(lessons):
 
     trained(lessons, 0, 2, [first, second], loss)
     (found,) = lessons.run(MutualLearning(weight=0.5), [0], PLAIN, **BY_HAND)
-    assert_close(found.weights, first.state_dict())
+    assert_close(found.weights, first.state_dict(), 1e-12)
 
 
 def test_the_ramp_rises_with_the_steps(lessons):
