@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tlresearch import own
 from tlresearch.data import catalogue
 from tlresearch.distillation import METHODS, report
 from tlresearch.distillation.batches import TaughtBatches
@@ -63,6 +64,8 @@ def sizes(benchmark: DistillationSettings) -> tuple[tuple[int, int, int], int]:
 
 def check_networks(config: Any, label: str) -> None:
     """Refuses taps that name no feature, and features that cannot be compared."""
+    if own.sources(config.method):
+        return  # such a method is tried on noise, where its mistakes are told as its own
     shape, classes = sizes(config.benchmark)
     place = f"methods.{label}"
     check_taps(config.method, config.backbone, config.train, shape, classes, place)
@@ -88,11 +91,11 @@ def check_files(config: Any, label: str, root: Any = None) -> None:
 
 def total_steps(config: Any) -> int:
     """Optimiser steps of a run, those of its teachers too."""
-    method, own = config.method, config.train.steps
+    method, alone = config.method, config.train.steps
     if not method.taught:
-        return own
+        return alone
     below = steps_of_teachers(method.taught_by(), config.backbone, config.train)
-    return below + (0 if isinstance(method, TeacherItself) else own)
+    return below + (0 if isinstance(method, TeacherItself) else alone)
 
 
 def measured_checkpoint(config: Any) -> str:

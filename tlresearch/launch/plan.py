@@ -148,9 +148,9 @@ def _check_networks(config: Config, label: str) -> None:
     if is_foreign(config):  # somebody else's code need not know the meta device
         with torch.random.fork_rng(devices=[]):
             config.backbone.build(shape)
-        return
-    with torch.device("meta"):
-        config.backbone.build(shape)
+    else:
+        with torch.device("meta"):
+            config.backbone.build(shape)
     families.check_networks(config, label)
 
 
