@@ -18,7 +18,6 @@ methods:
 train: {steps: 2}
 seeds: [0, 1]
 """
-CONV = "backbone={name: conv4, channels: 2, pools: 2}"
 BIG = "methods.fit.teacher={backbone: {name: conv4, channels: 2, pools: 2}}"
 PUBLISHED = "methods.kd.teacher={checkpoint: cifar10_resnet56}"
 CIFAR = [
@@ -150,10 +149,6 @@ CASES: dict[str, tuple[list[str], str]] = {
         ["methods.fit.of_teacher=[backbone.layers.9]"],
         "methods.fit.of_teacher: of the teacher, Classifier has no module 'backbone.layers.9'; the "
         "nearest names are 'backbone.layers",
-    ),
-    "the student's path in another teacher": (
-        [BIG, "methods.fit.student=[backbone.layers.1]", "methods.fit.teacher.backbone.name=lenet"],
-        "methods.fit",
     ),
     "a hint of another kind": (
         [BIG, "methods.fit.of_teacher=[backbone.layers.3]"],
