@@ -13,6 +13,9 @@ A family's module `protocol` offers
   `possible_metrics(config)` if a run cannot have all METRICS;
 - SELECTORS, words by metric, and `check_selection(metric)` if a selection may not choose by any
   of METRICS; its `held_out(benchmark, fraction, metric)` is then told which it is;
+- `check_networks(config, label)` if a method and its backbone may not fit each other;
+- `check_files(config, label, root)` if a method needs files beside the data;
+- `measured_checkpoint(config)` if metrics are of other weights than `train.checkpoint` says;
 - ONE_PROCESS = True if it cannot train in several; `trial(config)`, a `training.trial.Trial`, if
   its methods are tried by other means than labelled images.
 
@@ -105,6 +108,43 @@ def trial(config: Any) -> Any:
     """How the method of a configuration is tried on noise; None: as a classifier of images."""
     own = getattr(protocol(config.family), "trial", None)
     return None if own is None else own(config)
+
+
+def check_networks(config: Any, label: str) -> None:
+    """Refuses a method that does not fit its backbone, if its family can tell before it runs.
+
+    Args:
+        config: an `experiment.Config`.
+        label: of its method.
+
+    Raises:
+        UserError: one sentence.
+    """
+    own = getattr(protocol(config.family), "check_networks", None)
+    if own is not None:
+        own(config, label)
+
+
+def check_files(config: Any, label: str, root: Any) -> None:
+    """Refuses files that a method needs beside the data, if they are missing.
+
+    Args:
+        config: an `experiment.Config`.
+        label: of its method.
+        root: data root; None: where the environment says.
+
+    Raises:
+        UserError: one sentence.
+    """
+    own = getattr(protocol(config.family), "check_files", None)
+    if own is not None:
+        own(config, label, root)
+
+
+def measured_checkpoint(config: Any) -> str:
+    """Which weights of a run most metrics are of: `last` or `selected`."""
+    own = getattr(protocol(config.family), "measured_checkpoint", None)
+    return config.train.checkpoint if own is None else own(config)
 
 
 def one_process(family: str) -> bool:

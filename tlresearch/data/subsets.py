@@ -24,7 +24,9 @@ def evenly(labels: Int64[Tensor, " n"], samples: int, key: Key) -> Places:
     return order[rank[order].argsort(stable=True)][:samples].sort().values
 
 
-def split(labels: Int64[Tensor, " n"], fraction: float, key: Key) -> tuple[Places, Places]:
+def split(
+    labels: Int64[Tensor, " n"], fraction: float, key: Key
+) -> tuple[Int64[Tensor, " kept"], Int64[Tensor, " held_out"]]:
     """Places that are kept and places that are held out, a fraction of each class, both rising."""
     held = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique().tolist():

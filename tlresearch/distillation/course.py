@@ -34,6 +34,18 @@ class Watch:
     track: Callable[[dict[str, Any]], None] = lambda entry: None
 
 
+def one_by_one(progress: Callable[[int], None], seeds: int) -> Callable[[int], None]:
+    """Takes the steps of seeds that train one after another, and tells of those of the stack."""
+    done = 0
+
+    def told(steps: int) -> None:
+        nonlocal done
+        before, done = done, done + steps
+        progress(done // seeds - before // seeds)
+
+    return told
+
+
 def begin(
     backbone: Any,
     method: Any,

@@ -10,11 +10,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from tlresearch.distillation.kd import together
 from tlresearch.distillation.method import TaughtBatch, TaughtMethod, Term
 from tlresearch.distillation.networks import Student
 from tlresearch.functional.dist import dist_loss
 from tlresearch.functional.losses import cross_entropy
-from tlresearch.functional.soft_targets import ensemble_logits
 from tlresearch.training.settings import NonNegative, Positive
 
 
@@ -37,7 +37,7 @@ class DIST(TaughtMethod):
         self, networks: Student, logits: Tensor, features: list[Tensor], batch: TaughtBatch
     ) -> dict[str, Term]:
         assert batch.teachers is not None
-        teacher = ensemble_logits(batch.teachers) if len(batch.teachers) > 1 else batch.teachers[0]
+        teacher = together(batch.teachers, self.temperature)
         value = dist_loss(logits, teacher, self.beta, self.gamma, self.temperature)
         return {
             "cross_entropy": Term(self.hard, cross_entropy(logits, batch.y)),

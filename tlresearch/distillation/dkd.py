@@ -9,15 +9,20 @@ exponentials leave the label out.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
+from tlresearch.distillation.kd import together
 from tlresearch.distillation.method import TaughtBatch, TaughtMethod, Term
 from tlresearch.distillation.networks import Student
 from tlresearch.functional.decoupled import dkd_loss
 from tlresearch.functional.losses import cross_entropy
-from tlresearch.functional.soft_targets import ensemble_logits
-from tlresearch.training.settings import Fraction, NonNegative, Positive
+from tlresearch.settings import Bounds
+from tlresearch.training.settings import NonNegative, Positive
+
+Ramp = Annotated[float, Bounds(ge=0, lt=1), "asked whether it is 0"]
+"""A fraction that, unlike other numbers, cannot differ within a stack of seeds."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class DKD(TaughtMethod):
     """β, of the other classes' part."""
     temperature: Positive = 4.0
     """T > 0."""
-    ramp: Fraction = 0.0
+    ramp: Ramp = 0.0
     """Fraction of the steps in which the weight of both rises linearly from 0 (the authors' code:
     20 of 240 epochs)."""
 
@@ -38,7 +43,7 @@ class DKD(TaughtMethod):
         self, networks: Student, logits: Tensor, features: list[Tensor], batch: TaughtBatch
     ) -> dict[str, Term]:
         assert batch.teachers is not None
-        teacher = ensemble_logits(batch.teachers) if len(batch.teachers) > 1 else batch.teachers[0]
+        teacher = together(batch.teachers, self.temperature)
         value = dkd_loss(logits, teacher, batch.y, self.alpha, self.beta, self.temperature)
         weight = (batch.progress / self.ramp).clamp(max=1) if self.ramp else 1.0
         return {

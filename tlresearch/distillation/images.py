@@ -21,17 +21,15 @@ FIXED = 0
 """Seed of what is drawn once for all runs: the subset and its held-out part."""
 _CHUNK = 10_000
 
-Batch = Float[Tensor, "n channels rows columns"]
-
 
 @dataclass(frozen=True)
 class Images:
     """What is trained and measured on; images are normalised already."""
 
     name: str
-    train: Batch
+    train: Float[Tensor, "n channels rows columns"]
     labels: Int64[Tensor, " n"]
-    test: Batch
+    test: Float[Tensor, "m channels rows columns"]
     test_labels: Int64[Tensor, " m"]
     kept: Int64[Tensor, " kept"]
     """Places of the training images that teachers learn from."""

@@ -22,6 +22,8 @@ from tlresearch.settings import Bounds
 from tlresearch.training.settings import Positive
 
 Share = Annotated[float, Bounds(ge=0, le=1)]
+OfChain = "read where teachers are made"
+"""Marks numbers that are also the teachers': they cannot differ within a stack of seeds."""
 
 
 def soft_targets(
@@ -30,11 +32,12 @@ def soft_targets(
     """T² · KL(teachers ‖ student) at T; several teachers by the mean of their probabilities."""
     if standardise:
         logits, teachers = standardised(logits), standardised(teachers)
-    if len(teachers) == 1:
-        return soft_target_loss(logits, teachers[0], temperature)
-    # The members' probabilities are averaged at T, so their logarithm is not divided by T again.
-    together = ensemble_logits(teachers, temperature) * temperature
-    return soft_target_loss(logits, together, temperature)
+    return soft_target_loss(logits, together(teachers, temperature), temperature)
+
+
+def together(teachers: Tensor, temperature: Tensor | float) -> Tensor:
+    """(M, n, classes) to logits whose softmax at T is the mean of the teachers' at T."""
+    return teachers[0] if len(teachers) == 1 else ensemble_logits(teachers, temperature)
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,28 @@
 """The order of distillation: teachers first, then their students, then both are measured."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from tlresearch import own
 from tlresearch.data import catalogue
 from tlresearch.distillation import METHODS, report
 from tlresearch.distillation.batches import TaughtBatches
 from tlresearch.distillation.checks import check
-from tlresearch.distillation.course import Course, Watch, begin
+from tlresearch.distillation.course import Course, Watch, begin, one_by_one
+from tlresearch.distillation.fitting import check_taps
 from tlresearch.distillation.frozen_teacher import FrozenTeacher
 from tlresearch.distillation.images import Images, load_images
 from tlresearch.distillation.method import DistillationMethod
 from tlresearch.distillation.networks import Student, of_student
 from tlresearch.distillation.settings import DistillationSettings
 from tlresearch.distillation.teacher import TeacherItself
-from tlresearch.distillation.teaching import School, steps_of_teachers
+from tlresearch.distillation.teachers import resolve
+from tlresearch.distillation.teaching import School, published_file, steps_of_teachers
 from tlresearch.distillation.trying import trial
 from tlresearch.errors import UserError
 from tlresearch.training.device import dtype_of, peak_memory, tf32
@@ -58,25 +62,61 @@ def sizes(benchmark: DistillationSettings) -> tuple[tuple[int, int, int], int]:
     return entry.shape, entry.classes
 
 
+def check_networks(config: Any, label: str) -> None:
+    """Refuses taps that name no feature, and features that cannot be compared."""
+    if own.sources(config.method):
+        return  # such a method is tried on noise, where its mistakes are told as its own
+    shape, classes = sizes(config.benchmark)
+    place = f"methods.{label}"
+    check_taps(config.method, config.backbone, config.train, shape, classes, place)
+
+
+def check_files(config: Any, label: str, root: Any = None) -> None:
+    """Refuses a published teacher whose weights are not there, wherever it is in a chain."""
+    method, backbone, train, place = (
+        config.method,
+        config.backbone,
+        config.train,
+        f"methods.{label}",
+    )
+    while method.taught:
+        settings, place = method.taught_by(), f"{place}.teacher"
+        if settings.checkpoint is not None:
+            published_file(settings.checkpoint, root, place)
+            return
+        training = resolve(settings, backbone, train, place)
+        method, backbone, train = training.method, training.backbone, training.train
+        place += ".method"
+
+
 def total_steps(config: Any) -> int:
     """Optimiser steps of a run, those of its teachers too."""
-    method, own = config.method, config.train.steps
+    method, alone = config.method, config.train.steps
     if not method.taught:
-        return own
+        return alone
     below = steps_of_teachers(method.taught_by(), config.backbone, config.train)
-    return below + (0 if isinstance(method, TeacherItself) else own)
+    return below + (0 if isinstance(method, TeacherItself) else alone)
+
+
+def measured_checkpoint(config: Any) -> str:
+    """The last weights, beside which `…_selected` are of the others; of teachers as they teach."""
+    if not isinstance(config.method, TeacherItself) or config.method.teacher.checkpoint:
+        return "last"
+    settings, place = config.method.taught_by(), "teacher"
+    return resolve(settings, config.backbone, config.train, place).train.checkpoint
 
 
 def possible_metrics(config: Any) -> set[str]:
     """Those that a run of a configuration can have."""
     benchmark, found = config.benchmark, {*report.FITS, *report.SIZES}
+    itself = isinstance(config.method, TeacherItself)
     if config.method.taught:
         found |= set(report.BESIDE)
     if benchmark.validation:
         found |= set(report.CALIBRATED)
-    if benchmark.transfer_classes:
+    if benchmark.transfer_classes and not itself:
         found |= set(report.ABSENT)
-    if config.train.checkpoint == "selected":
+    if config.train.checkpoint == "selected" and not itself:
         found |= set(report.SELECTED)
     return found
 
@@ -115,14 +155,16 @@ def run_stack(
         torch.cuda.reset_peak_memory_stats(device)
     images = load_images(run.benchmark, device, dtype_of(run.train.precision), root)
     watch = Watch(progress, checkpoint_seconds, track)
-    school = School(images, files, watch, root)
+    # One seed after another, where the students' steps are those of all seeds at once.
+    its = replace(watch, progress=one_by_one(progress, len(run.seeds)))
+    school = School(images, files, its, root, run.benchmark.cache)
     with tf32(run.train.tf32):
         frozen: list[list[FrozenTeacher]] = [[] for _ in run.seeds]
         if run.method.taught:
             frozen = school.of(run.method.taught_by(), run.backbone, run.train, run.seeds)
         if isinstance(run.method, TeacherItself):
             return _teachers_measured(run, school, frozen)
-        course = _course(run, school, frozen)
+        course = _course(run, school, frozen, watch)
         course.travel()
         for teachers in frozen:
             for teacher in teachers:
@@ -130,7 +172,9 @@ def run_stack(
         return _outcomes(run, school, course, frozen)
 
 
-def _course(run: StackRun, school: School, frozen: list[list[FrozenTeacher]]) -> Course:
+def _course(
+    run: StackRun, school: School, frozen: list[list[FrozenTeacher]], watch: Watch
+) -> Course:
     """The students' way, at its beginning."""
     images, benchmark, method = school.images, run.benchmark, run.method
     training = begin(run.backbone, method, run.fields, run.train, run.seeds, images)
@@ -138,11 +182,10 @@ def _course(run: StackRun, school: School, frozen: list[list[FrozenTeacher]]) ->
     views = [seen(seed, max(benchmark.views, 1)) for seed in run.seeds]
     answering: list[Any] = [[] for _ in run.seeds]
     if method.taught:
-        cached = benchmark.cache and not benchmark.fresh
         answering = [
             school.answering(
                 method.taught_by(), teachers, of_seed, method.teacher_taps,
-                run.train.batch_size, cached,
+                run.train.batch_size, not benchmark.fresh,
             )
             for teachers, of_seed in zip(frozen, views, strict=True)
         ]  # fmt: skip
@@ -151,7 +194,7 @@ def _course(run: StackRun, school: School, frozen: list[list[FrozenTeacher]]) ->
         images, pools, views, answering, run.train, run.seeds, "batches of distillation",
         benchmark.fresh,
     )  # fmt: skip
-    return Course(training, batches, images, school.files, school.watch)
+    return Course(training, batches, images, school.files, watch)
 
 
 def _outcomes(

@@ -77,4 +77,5 @@ class TeacherSettings:
     """M networks that differ in their seed and answer together: the m-th has the seed
     s + 1000 (m − 1), m from 1."""
     seed: Annotated[int, Bounds(ge=0)] | None = None
-    """s; null: the seed of the run that asks, so that each seed has a teacher of its own."""
+    """s; null: that of the run that asks + 1,000,000, so that each seed has a teacher of its own,
+    which begins elsewhere even where it is like its student."""

@@ -5,16 +5,21 @@ arXiv:1902.03393.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
-from tlresearch.distillation.kd import KD
+from tlresearch.distillation.kd import KD, OfChain, Share
 from tlresearch.distillation.settings import TeacherSettings
+from tlresearch.training.settings import Positive
 
 
 @dataclass(frozen=True)
 class TeacherAssistant(KD):
     """Soft targets from the last of a chain of assistants."""
 
+    alpha: Annotated[Share, OfChain] = 0.9
+    """α in [0, 1], the weight of the soft targets, for assistants too; the labels have 1 − α."""
+    temperature: Annotated[Positive, OfChain] = 4.0
+    """T > 0, for assistants too."""
     assistants: tuple[dict[str, Any], ...] = ()
     """Backbones of the assistants, `name` and settings, from the teacher's side to the student's;
     none is the classical distillation."""

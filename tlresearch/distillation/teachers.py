@@ -15,6 +15,8 @@ CHECKPOINTS = {"cifar10_resnet20": "resnet20", "cifar10_resnet56": "resnet56"}
 """Published weights, and the backbone that they are of."""
 SPACING = 1000
 """Between the seeds of the copies of a teacher."""
+APART = 1_000_000
+"""From the seed of a student to that of its teacher."""
 
 
 @dataclass(frozen=True)
@@ -95,5 +97,5 @@ def plain_teacher(
 
 def seeds_of(settings: TeacherSettings, seeds: list[int], copy: int) -> list[int]:
     """The seeds of one copy of the teachers of some runs."""
-    own = seeds if settings.seed is None else [settings.seed]
+    own = [seed + APART for seed in seeds] if settings.seed is None else [settings.seed]
     return [seed + SPACING * copy for seed in own]

@@ -50,6 +50,8 @@ class School:
     files: RunFiles
     watch: Watch
     root: Any = None
+    cache: bool = True
+    """Whether answers are kept."""
     other_code: str | None = None
     """Hash of other code than the current one that trained a teacher, if it did."""
     seconds: float = 0.0
@@ -77,6 +79,8 @@ class School:
                 seed = asked[i if settings.seed is None else 0]
                 if seed not in made:
                     made[seed] = FrozenTeacher(self._trained(training, seed))
+                else:
+                    self.watch.progress(steps_of(training))
                 row.append(made[seed])
             rows.append(row)
         return rows
@@ -88,23 +92,17 @@ class School:
         views: Any,
         taps: tuple[str, ...],
         chunk: int,
-        cached: bool,
+        fixed: bool,
     ) -> list[Teacher]:
-        """The teachers of one seed, as batches ask them."""
-        live = [LiveTeacher(teacher, views, taps, chunk) for teacher in frozen]
-        return [teacher_cache.kept(one) for one in live] if cached else list(live)
+        """The teachers of one seed, as batches ask them; kept only of views that are fixed."""
+        dtype = torch.promote_types(self.images.train.dtype, torch.float32)
+        live = [LiveTeacher(teacher, views, taps, chunk, dtype) for teacher in frozen]
+        return [teacher_cache.kept(one) for one in live] if fixed and self.cache else list(live)
 
     def _published(self, settings: TeacherSettings, train: Train) -> nn.Module:
         """The network with published weights."""
         assert settings.checkpoint is not None
-        root = data_root(self.root)
-        path = (root or Path("ROOT")) / "weights/cifar10_resnet" / FILES[settings.checkpoint]
-        if not path.is_file():
-            raise UserError(
-                f"teacher.checkpoint: {path} is not there; put the file of "
-                "github.com/akamaster/pytorch_resnet_cifar10 there, with the data root given by "
-                "--data or TLRESEARCH_DATA"
-            )
+        path = published_file(settings.checkpoint, self.root, "teacher")
         backbone = teachers.resolve_backbone(settings, "teacher")
         assert backbone is not None  # a checkpoint has one
         network = build(backbone, self.images.shape, self.images.classes, 0)
@@ -130,8 +128,10 @@ class School:
                 self._learn(training, networks, key, seed)
         student = networks.one(0)[1]
         network = build(training.backbone, self.images.shape, self.images.classes, seed)
+        # First its type: numbers of float64 would be rounded on their way.
+        network = network.to(self.images.train.device, dtype_of(training.train.precision))
         network.load_state_dict(of_student(weights_of(student)))
-        return network.to(self.images.train.device, dtype_of(training.train.precision))
+        return network
 
     def _learn(self, training: teachers.Training, networks: Any, key: str, seed: int) -> None:
         """Trains a network, its own teachers first, and keeps it."""
@@ -141,12 +141,8 @@ class School:
         if method.taught:
             settings = method.taught_by()
             (frozen,) = self.of(settings, training.backbone, train, [seed])
-            fixed = views.augment is None
-            answering = [
-                self.answering(
-                    settings, frozen, views, method.teacher_taps, train.batch_size, fixed
-                )
-            ]
+            taps, fixed = method.teacher_taps, views.augment is None
+            answering = [self.answering(settings, frozen, views, taps, train.batch_size, fixed)]
         batches = TaughtBatches(
             self.images, [self.images.kept], [views], answering, train, [seed],
             "batches of distillation", fresh=True,
@@ -184,6 +180,22 @@ class School:
         if files:
             plain["own files"] = files
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def published_file(checkpoint: str, root: Any, place: str) -> Path:
+    """Where published weights lie.
+
+    Raises:
+        UserError: they are not there.
+    """
+    path = (data_root(root) or Path("ROOT")) / "weights/cifar10_resnet" / FILES[checkpoint]
+    if not path.is_file():
+        raise UserError(
+            f"{place}.checkpoint: {path} is not there; put the file of "
+            "github.com/akamaster/pytorch_resnet_cifar10 there, with the data root given by "
+            "--data or TLRESEARCH_DATA"
+        )
+    return path
 
 
 def steps_of(training: teachers.Training) -> int:

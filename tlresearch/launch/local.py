@@ -156,7 +156,7 @@ def _run_stack(work: Work, stack: Stack, source: str, files: RunFiles) -> None:
                 "source": outcome.source or source,
                 "status": outcome.status,
                 "reason": outcome.reason,
-                "checkpoint": config.train.checkpoint,
+                "checkpoint": families.measured_checkpoint(config),
                 "metrics": outcome.metrics,
                 "arrays": outcome.arrays,
                 "config": plain_config(cell.config),

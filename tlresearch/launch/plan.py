@@ -98,8 +98,9 @@ def make_plan(
     cells = dict(reversed(named))
     cells = {key: cells[key] for key, _ in named}  # the first of equal runs gives its name
     done = {record["key"] for record in Store(store.root, experiment.name).read()}
-    for config in {id(c.config): c.config for c in cells.values()}.values():
-        _check_networks(config)
+    for cell in {id(c.config): c for c in cells.values()}.values():
+        config = cell.config
+        _check_networks(config, cell.method)
         _check_parts(config, processes)
     written = _read(store)
     threads = written.get("threads", torch.get_num_threads())
@@ -141,15 +142,16 @@ def _stacks(group: dict[str, Cell], size: int) -> list[Stack]:
     return [_stack(dict(items[i : i + size])) for i in range(0, len(items), size)]
 
 
-def _check_networks(config: Config) -> None:
-    """Refuses a backbone that does not fit the images."""
+def _check_networks(config: Config, label: str) -> None:
+    """Refuses a backbone that does not fit the images or the method."""
     shape, _ = families.sizes(config)
     if is_foreign(config):  # somebody else's code need not know the meta device
         with torch.random.fork_rng(devices=[]):
             config.backbone.build(shape)
-        return
-    with torch.device("meta"):
-        config.backbone.build(shape)
+    else:
+        with torch.device("meta"):
+            config.backbone.build(shape)
+    families.check_networks(config, label)
 
 
 def _check_parts(config: Config, processes: int) -> None:

@@ -312,9 +312,10 @@ def check_threads(options: argparse.Namespace, made: Plan, plan_store: Store) ->
 
 
 def check_data(experiment: Experiment, root: Path | None) -> None:
-    """Refuses before any work data that are missing or damaged."""
+    """Refuses before any work data and other files that are missing or damaged."""
     for cell in {id(cell.config): cell for cell in experiment.cells}.values():
         families.protocol(cell.config.family).load_data(cell.config.benchmark, root)
+        families.check_files(cell.config, cell.method, root)
 
 
 def check_root(root: Path | None) -> None:

@@ -6,13 +6,13 @@ hash of the code that trained them, and a record made with other code's weights 
 """
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from tlresearch.data.checksums import tensor_digest
 from tlresearch.errors import UserError
 from tlresearch.results import weights as files
 
@@ -71,8 +71,12 @@ def find(folder: Path, key: str, like: dict[str, Tensor], since: float = 0.0) ->
 
 
 def _digest(weights: dict[str, Tensor]) -> str:
-    """SHA-256 of all weights, in the order of their names."""
-    return tensor_digest(*(weights[name] for name in sorted(weights)))
+    """SHA-256 of the bytes of all weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        flat = weights[name].contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_into(

@@ -123,6 +123,8 @@ class Stage:
             fit(training, batch, until, self.step, observer)
             self.step = until
             self._select(best, scores)
+        if training.average:
+            training.average.swap(training.stack)
         self.last = Best.start(training.stack)
         best.restore(training.stack)
 
