@@ -254,7 +254,9 @@ def main() -> None:
     prepare_process(1)
     seconds, rounds = (0.1, 5) if asked.quick else (0.4, 25)
     clock = time.process_time if asked.processor_time else time.perf_counter
-    own = {"lr": 0.01, "momentum": 0.9} if asked.optimizer == "sgd" else {"lr": 1e-3}
+    own: dict[str, Any] = (
+        {"lr": 0.01, "momentum": 0.9} if asked.optimizer == "sgd" else {"lr": 1e-3}
+    )
     train = Train(steps=STEPS, batch_size=BATCH, optimizer=asked.optimizer, **own)
     print(f"torch {torch.__version__}, {device}, {os.cpu_count()} cores, one thread")
     results = mlp(Options(asked.quick, device, seconds, rounds, clock), train)
