@@ -1,12 +1,13 @@
 """The examples of docs/extending.md run as they stand."""
 
+import json
 import re
 from pathlib import Path
 
 import jaxtyping
 import pytest
 
-from tlresearch import cli
+from tlresearch import cli, experiment, yamlfile
 from tlresearch.launch import outputs
 from tlresearch.training import device
 
@@ -16,8 +17,8 @@ EXPERIMENTS = [name for name in BLOCKS if name.endswith(".yaml")]
 
 
 def test_every_kind_of_own_code_has_an_example():
-    own = ("own_method.yaml", "own_fewshot.yaml", "own_adaptation.yaml", "own_backbone.yaml")
-    assert tuple(EXPERIMENTS) == (*own, "timm_backbone.yaml")
+    kinds = ("method", "fewshot", "adaptation", "distillation", "backbone")
+    assert [*(f"own_{kind}.yaml" for kind in kinds), "timm_backbone.yaml"] == EXPERIMENTS
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -35,11 +36,35 @@ def test_an_example_runs(name: str, tmp_path: Path, capsys, monkeypatch):
     assert ("| mine | " in out.out) == (name not in ("own_backbone.yaml", "timm_backbone.yaml"))
 
 
-def test_the_loop_of_docs_adaptation_runs():
+@pytest.mark.parametrize("family", ["adaptation", "distillation"])
+def test_the_loop_of_a_family_s_page_runs(family: str):
     """One's own loop with our functions; nothing is printed, nothing fails."""
-    text = (Path(__file__).parents[1] / "docs" / "adaptation.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    exec(compile(code, "docs/adaptation.md", "exec"), {})
+    (code,) = re.findall(r"```python\n(.*?)```", page(family), re.DOTALL)
+    exec(compile(code, f"docs/{family}.md", "exec"), {})
+
+
+def test_the_experiments_of_docs_distillation_are_accepted(tmp_path: Path):
+    """The first is whole; the others stand in the place of its keys, and know its anchor."""
+    first, *others = re.findall(r"```yaml\n(.*?)```", page("distillation"), re.DOTALL)
+    anchor = "large: " + re.findall(r"&large .*", first)[0] + "\n"
+    whole = yamlfile.read(written(tmp_path, first))
+    assert len(others) == 2
+    for text in ("", *others):
+        known = anchor if "*large" in text and "&large" not in text else ""
+        given = yamlfile.read(written(tmp_path, known + text)) if text else {}
+        keys = {key: value for key, value in given.items() if key != "large"}
+        found = experiment.load(written(tmp_path, json.dumps(whole | keys)))
+        assert len(found.cells) == 3 * len(found.header.methods) and found.metrics
+
+
+def page(family: str) -> str:
+    return (Path(__file__).parents[1] / "docs" / f"{family}.md").read_text(encoding="utf-8")
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "experiment.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def command(name: str, folder: Path) -> list[str]:
