@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -39,7 +40,9 @@ def test_the_loop_of_docs_adaptation_runs():
     """One's own loop with our functions; nothing is printed, nothing fails."""
     text = (Path(__file__).parents[1] / "docs" / "adaptation.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    exec(compile(code, "docs/adaptation.md", "exec"), {})
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/adaptation.md", "exec"), names)
+    assert names["step"] == names["steps"] - 1 and names["loss"].isfinite()
 
 
 def command(name: str, folder: Path) -> list[str]:
