@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -40,7 +41,9 @@ def test_an_example_runs(name: str, tmp_path: Path, capsys, monkeypatch):
 def test_the_loop_of_a_family_s_page_runs(family: str):
     """One's own loop with our functions; nothing is printed, nothing fails."""
     (code,) = re.findall(r"```python\n(.*?)```", page(family), re.DOTALL)
-    exec(compile(code, f"docs/{family}.md", "exec"), {})
+    names: dict[str, Any] = {}
+    exec(compile(code, f"docs/{family}.md", "exec"), names)
+    assert names["loss"].isfinite()
 
 
 def test_the_experiments_of_docs_distillation_are_accepted(tmp_path: Path):
