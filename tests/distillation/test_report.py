@@ -1,6 +1,7 @@
 """What is measured, against loops; last and selected weights; shifts of absent classes."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from small_lessons import MAPS, NOISY, PLAIN, SETTINGS, SHAPE, Lessons, changed
 from torch import Tensor
 
 from tlresearch.distillation import protocol, report
+from tlresearch.distillation.course import Course
 from tlresearch.distillation.kd import KD
 from tlresearch.distillation.mutual import MutualLearning
 from tlresearch.distillation.networks import Student
@@ -194,7 +196,19 @@ def test_the_metrics_that_a_run_can_have(lessons):
     for method in (StudentAlone(), KD(teacher=TEACHER), TeacherItself(teacher=TEACHER)):
         for more in ({}, {"validation": 0.0}, {"transfer_classes": (0, 1, 2)}, SELECTED):
             (found,) = lessons.run(method, steps=4, **more)
-            assert found.metrics.keys() == protocol.possible_metrics(Config(method, **more))
+            possible = protocol.possible_metrics(Config(method, **more))
+            assert found.metrics.keys() == possible - {"steps_per_second"}
+
+
+def test_steps_per_second(lessons, monkeypatch):
+    """Of all seeds of a stack; a teacher's are those of its training, also if it is taken."""
+    both = TeacherItself(teacher=replace(TEACHER, copies=2))
+    for speed in (1.5, 9.0):  # the second time the teachers are taken
+        monkeypatch.setattr(Course, "elapsed", property(lambda self, speed=speed: speed))
+        lessons.run(both, seeds=[0, 1], steps=6)
+        assert lessons.speeds == [2 * 3 / (2 * 1.5)] * 2
+    lessons.run(StudentAlone(), seeds=[0, 1], steps=6)
+    assert lessons.speeds == [2 * 6 / 9.0] * 2
 
 
 SELECTED = {"checkpoint": "selected", "evaluate_every": 2}

@@ -16,12 +16,12 @@ from tlresearch.results.formats import (
 
 
 def test_percent_seconds_and_plain_numbers():
-    accuracy, seconds, loss = map(metric_format, ("acc", "seconds", "nll"))
+    accuracy, seconds, loss = map(metric_format, ("acc", "seconds", "unheard"))
     assert accuracy.heading == "accuracy (%)" and seconds.heading == "time (s)"
     assert accuracy.plus_minus(0.98642, 0.0022) == "98.64 ± 0.22"
     assert accuracy.plus_minus(0.98642, math.nan) == "98.64"
     assert seconds.number(12.34) == "12.3"
-    assert (loss.heading, loss.number(0.0123456)) == ("nll", "0.01235")
+    assert (loss.heading, loss.number(0.0123456)) == ("unheard", "0.01235")
     assert accuracy.number(math.nan) == "undefined"
     assert accuracy.number(0.0012, sign=True) == "+0.12"
     assert accuracy.number(-1e-9) == "0.00"

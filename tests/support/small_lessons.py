@@ -86,6 +86,7 @@ class Lessons:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.folder, self.runs = folder, 0
+        self.speeds: list[float] = []
         self.teachers, self.students = list[Begun](), list[Begun]()
         self.data = tiny()
         begin = course.begin
@@ -114,7 +115,10 @@ class Lessons:
         checkpoint_seconds: float = 60.0,
         **changes: Any,
     ) -> list[Outcome]:
-        """What a stack comes to; `changes` are of the benchmark or of the training, by name."""
+        """What a stack comes to, apart from its speed, which no two runs share.
+
+        `changes` are of the benchmark or of the training, by name.
+        """
         if isinstance(method, str):
             backbone, method = backbone or backbone_of(method), method_of(method)
         benchmark, train = changed(SETTINGS, changes), changed(TRAIN, changes)
@@ -125,6 +129,7 @@ class Lessons:
             own, CPU, files, progress=progress, checkpoint_seconds=checkpoint_seconds
         )
         assert [one.reason for one in found] == [None] * len(own.seeds)
+        self.speeds = [one.metrics.pop("steps_per_second") for one in found]
         return found
 
     def files(self, name: str) -> RunFiles:

@@ -1,7 +1,7 @@
 """A stack of networks from their initialisation to their last weights, students or teachers."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,12 +53,24 @@ def begin(
     train: Train,
     seeds: list[int],
     images: Images,
+    teachers: Sequence[Sequence[nn.Module]] | None = None,
 ) -> Training:
-    """The networks of all seeds at initialisation, where the images are."""
+    """The networks of all seeds at initialisation, where the images are.
+
+    Args:
+        backbone: the students'.
+        method: of all seeds.
+        fields: numbers that differ between them.
+        train: of all seeds.
+        seeds: of the stack.
+        images: whose shape, classes and number count.
+        teachers: of each seed, for a method whose students are made of them.
+    """
     dtype, device = dtype_of(train.precision), images.train.device
     method = method.for_images(len(images.train))
     networks = [
-        method.networks(backbone, images.shape, images.classes, seed).to(dtype) for seed in seeds
+        method.networks_from(of_seed, backbone, images.shape, images.classes, seed).to(dtype)
+        for seed, of_seed in zip(seeds, teachers or [()] * len(seeds), strict=True)
     ]
     if train.batch_size < 2 and any(isinstance(m, _BatchNorm) for m in networks[0].modules()):
         raise UserError("train.batch_size: batch norm needs at least 2 samples in a batch, not 1")

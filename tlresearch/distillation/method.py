@@ -1,5 +1,6 @@
 """What a method of distillation says to its protocol, beyond the common contract."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -57,6 +58,8 @@ class DistillationMethod(Method):
     """Whether it asks a teacher."""
     least_batch: ClassVar[int] = 1
     """Fewest samples that a batch must have."""
+    begins_trained: ClassVar[bool] = False
+    """Whether students begin with trained weights, so that they are measured before, too."""
 
     def networks(
         self, backbone: Any, shape: tuple[int, int, int], classes: int, seed: int
@@ -70,6 +73,17 @@ class DistillationMethod(Method):
             networks = Student(backbone.build(shape), classes)
             self.extend(networks, backbone, shape, classes)
         return networks
+
+    def networks_from(
+        self,
+        teachers: Sequence[nn.Module],
+        backbone: Any,
+        shape: tuple[int, int, int],
+        classes: int,
+        seed: int,
+    ) -> Student:
+        """`networks`, or what is made of the teachers of that seed, which stay as they are."""
+        return self.networks(backbone, shape, classes, seed)
 
     def extend(
         self, networks: Student, backbone: Any, shape: tuple[int, int, int], classes: int

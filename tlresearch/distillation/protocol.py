@@ -110,6 +110,10 @@ def possible_metrics(config: Any) -> set[str]:
     """Those that a run of a configuration can have."""
     benchmark, found = config.benchmark, {*report.FITS, *report.SIZES}
     itself = isinstance(config.method, TeacherItself)
+    if not (itself and config.method.teacher.checkpoint):
+        found |= set(report.COSTS)
+    if config.method.begins_trained:
+        found |= set(report.BEFORE)
     if config.method.taught:
         found |= set(report.BESIDE)
     if benchmark.validation:
@@ -165,11 +169,16 @@ def run_stack(
         if isinstance(run.method, TeacherItself):
             return _teachers_measured(run, school, frozen)
         course = _course(run, school, frozen, watch)
+        before = _before(run, school, course)
         course.travel()
         for teachers in frozen:
             for teacher in teachers:
                 teacher.unchanged()
-        return _outcomes(run, school, course, frozen)
+        rows = _outcomes(run, school, course, frozen)
+        for row, found in zip(rows, before, strict=True):
+            if row.status == "finished":
+                row.metrics.update(found)
+        return rows
 
 
 def _course(
@@ -177,7 +186,8 @@ def _course(
 ) -> Course:
     """The students' way, at its beginning."""
     images, benchmark, method = school.images, run.benchmark, run.method
-    training = begin(run.backbone, method, run.fields, run.train, run.seeds, images)
+    networks = [[teacher.network for teacher in of_seed] for of_seed in frozen]
+    training = begin(run.backbone, method, run.fields, run.train, run.seeds, images, networks)
     seen = partial(images.views, benchmark.shift, benchmark.flip)
     views = [seen(seed, max(benchmark.views, 1)) for seed in run.seeds]
     answering: list[Any] = [[] for _ in run.seeds]
@@ -197,6 +207,17 @@ def _course(
     return Course(training, batches, images, school.files, watch)
 
 
+def _before(run: StackRun, school: School, course: Course) -> list[dict[str, float]]:
+    """What students are worth that begin with trained weights; of others nothing."""
+    rows: list[dict[str, float]] = [{} for _ in run.seeds]
+    if run.method.begins_trained:
+        for place, row in enumerate(rows):
+            seen = report.measured(course.network(place), school.images, run.benchmark.evaluate)
+            found = report.quality(seen)
+            row.update({name: found[name.removesuffix("_before")] for name in report.BEFORE})
+    return rows
+
+
 def _outcomes(
     run: StackRun, school: School, course: Course, frozen: list[list[FrozenTeacher]]
 ) -> list[Outcome]:
@@ -212,6 +233,7 @@ def _outcomes(
         assert isinstance(student, Student)
         weights = of_student(weights_of(student))
         found = _measure(run, school.images, student, frozen[place]) | chosen[place]
+        found |= report.costs(course.training.steps[place] * len(run.seeds), course.elapsed)
         rows.append(
             Outcome(found, {}, "finished", None, details, weights, source=school.other_code)
         )
@@ -249,9 +271,9 @@ def _teachers_measured(
     run: StackRun, school: School, frozen: list[list[FrozenTeacher]]
 ) -> list[Outcome]:
     """The row of the teachers themselves."""
-    rows = []
-    for teachers in frozen:
-        steps = steps_of_teachers(run.method.taught_by(), run.backbone, run.train)
+    rows, settings = [], run.method.taught_by()
+    for seed, teachers in zip(run.seeds, frozen, strict=True):
+        steps = steps_of_teachers(settings, run.backbone, run.train)
         details = _details(run, school, steps, school.seconds)
         network: nn.Module = teachers[0].network
         weights = weights_of(network)
@@ -262,6 +284,8 @@ def _teachers_measured(
         found |= report.beside(seen, [seen.logits])
         each = report.sizes(teachers[0].network, school.images.shape)
         found |= {name: value * len(teachers) for name, value in each.items()}
+        if settings.checkpoint is None:
+            found |= report.costs(*school.cost(settings, run.backbone, run.train, seed))
         rows.append(
             Outcome(found, {}, "finished", None, details, weights, source=school.other_code)
         )

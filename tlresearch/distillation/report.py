@@ -33,8 +33,10 @@ ABSENT = (
     *("shift", "errors_shifted", "acc_absent_shifted"),
     *("shift_oracle", "errors_shifted_oracle", "acc_absent_shifted_oracle"),
 )
+BEFORE = ("acc_before", "errors_before")
+COSTS = ("steps_per_second",)
 SELECTED = tuple(f"{name}_selected" for name in ("acc", "errors", "nll", "ece"))
-METRICS = (*FITS, *BESIDE, *CALIBRATED, *SIZES, *ABSENT, *SELECTED)
+METRICS = (*FITS, *BESIDE, *CALIBRATED, *SIZES, *ABSENT, *BEFORE, *SELECTED, *COSTS)
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,11 @@ def sizes(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, float]:
         "parameters": float(count_parameters(network).all),
         "flops": float(forward_flops(network, shape)),
     }
+
+
+def costs(steps: int, seconds: float) -> dict[str, float]:
+    """Optimiser steps of a stack's seeds together, per second; a new number at each run."""
+    return {"steps_per_second": steps / max(seconds, 1e-9)}
 
 
 def absent(seen: Measured, classes: Sequence[int], images: Images) -> dict[str, float]:

@@ -56,6 +56,8 @@ class School:
     """Hash of other code than the current one that trained a teacher, if it did."""
     seconds: float = 0.0
     """Of the trainings that were done here."""
+    costs: dict[str, tuple[int, float]] = dataclasses.field(default_factory=dict)
+    """Steps and seconds of each training, done here or before, by its key."""
 
     @property
     def folder(self) -> Path:
@@ -84,6 +86,15 @@ class School:
                 row.append(made[seed])
             rows.append(row)
         return rows
+
+    def cost(
+        self, settings: TeacherSettings, backbone: Any, train: Train, seed: int
+    ) -> tuple[int, float]:
+        """Steps and seconds of the trainings of one seed's copies, without their own teachers."""
+        training = teachers.resolve(settings, backbone, train, "teacher")
+        asked = [teachers.seeds_of(settings, [seed], copy)[0] for copy in range(settings.copies)]
+        costs = [self.costs[self._key(training, one)] for one in asked]
+        return sum(steps for steps, _ in costs), sum(seconds for _, seconds in costs)
 
     def answering(
         self,
@@ -120,6 +131,7 @@ class School:
                 self.folder, key, weights_of(networks.one(0)[1]), self.files.trained_since
             )
             if found is not None:
+                self.costs[key] = (found.steps, found.seconds)
                 trainings.load_into(networks.stack.params, networks.stack.buffers, [found])
                 if found.source != _source(training):
                     self.other_code = found.source
@@ -158,6 +170,7 @@ class School:
         if failure:
             raise UserError(f"the teacher with the seed {seed} cannot teach: {failure}")
         self.seconds += course.elapsed
+        self.costs[key] = (networks.steps[0], course.elapsed)
         done = trainings.Trained(
             weights_of(networks.one(0)[1]), networks.steps[0], course.elapsed, _source(training)
         )

@@ -103,7 +103,7 @@ def _unlike(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
 
 def _is_cost(metric: str) -> bool:
     """Whether a metric is a time or a size of memory, which no two runs share."""
-    return metric_format(metric).unit == "s" or "memory" in metric or "seconds" in metric
+    return metric_format(metric).unit == "s" or "memory" in metric or "second" in metric
 
 
 def _is_number(value: Any) -> bool:
