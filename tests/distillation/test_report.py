@@ -10,8 +10,10 @@ from scipy.optimize import minimize_scalar
 from small_lessons import MAPS, NOISY, PLAIN, SETTINGS, SHAPE, Lessons, changed
 from torch import Tensor
 
+from tlresearch.backbones import build
 from tlresearch.distillation import protocol, report
 from tlresearch.distillation.course import Course
+from tlresearch.distillation.frozen_teacher import FrozenTeacher
 from tlresearch.distillation.kd import KD
 from tlresearch.distillation.mutual import MutualLearning
 from tlresearch.distillation.networks import Student
@@ -198,6 +200,24 @@ def test_the_metrics_that_a_run_can_have(lessons):
             (found,) = lessons.run(method, steps=4, **more)
             possible = protocol.possible_metrics(Config(method, **more))
             assert found.metrics.keys() == possible - {"steps_per_second"}
+
+
+def test_a_teacher_of_many_rows_is_measured_once(lessons, monkeypatch):
+    """What it says of the test images is kept for all its students; of others it is asked."""
+    teacher = FrozenTeacher(build(PLAIN, SHAPE, 4, 5).double())
+    asked = []
+    ask = report.logits_of
+    monkeypatch.setattr(report, "logits_of", lambda net, x: asked.append(len(x)) or ask(net, x))
+    images = lessons.images()
+    for _ in range(2):
+        (test,) = report.copies_of([teacher], images, "test")
+        assert torch.equal(test, ask(teacher.network, images.test))
+    (held_out,) = report.copies_of([teacher], images, "validation")
+    assert torch.equal(held_out, ask(teacher.network, images.train[images.held_out]))
+    (fewer,) = report.copies_of([teacher], lessons.images(validation=0.1), "validation")
+    assert len(fewer) == 8 and asked == [24, 16, 8]
+    other = FrozenTeacher(build(PLAIN, SHAPE, 4, 6).double())
+    assert not torch.equal(report.copies_of([other], images, "test")[0], test)
 
 
 def test_steps_per_second(lessons, monkeypatch):
