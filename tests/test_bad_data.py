@@ -61,11 +61,13 @@ SHEETS = {
     "labels.npz": npz(train=np.zeros(10, np.int64), test=np.zeros(2, np.int64)),
 }
 BATCHES = dict.fromkeys([*formats.CIFAR10_BATCHES, "batches.meta"], b"\x80\x04}.")
+RECORDS = {"train.bin": bytes(3074) * 4, "test.bin": bytes(3074)}
 SETS = {
     "MNIST/raw": ("mnist", MNIST),
     "USPS": ("usps", USPS),
     "cifar10": ("cifar10", SHEETS),
     "cifar-10-batches-py": ("cifar10", BATCHES),
+    "cifar-100-binary": ("cifar100", RECORDS),
 }
 PACKED = gzip.compress(MNIST[TRAIN_LABELS])
 
@@ -126,6 +128,11 @@ CASES: dict[str, tuple[str, str, bytes | None, str]] = {
     "npy": ("cifar10", "labels.npz", b"\x93NUMPY\x01\0", "is damaged"),
     "pickle": ("cifar-10-batches-py", "data_batch_1", b"cos\nabort\n(tR.", "another MD5"),
     "pickle empty": ("cifar-10-batches-py", "data_batch_1", b"", "another MD5"),
+    "records empty": ("cifar-100-binary", "test.bin", b"", "0 bytes where whole records"),
+    "records cut": ("cifar-100-binary", "train.bin", bytes(3074 * 4 - 1), "12,295 bytes where"),
+    "records label 100": ("cifar-100-binary", "test.bin", b"\0\x64" + bytes(3072), "label 100"),
+    "records of others": ("cifar-100-binary", "train.bin", bytes(3074), "content with the hash"),
+    "records absent": ("cifar-100-binary", "test.bin", None, "lacks test.bin"),
 }  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.delenv("TLRESEARCH_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("MNIST", "FashionMNIST", "USPS", "CIFAR10", "SVHN", "Omniglot"):
+    for name in ("MNIST", "FashionMNIST", "USPS", "CIFAR10", "CIFAR100", "SVHN", "Omniglot"):
         monkeypatch.setattr(f"torchvision.datasets.{name}", refuse)
     for name, dataset in list(DATASETS.items()):
         relative = [x for x in dataset.layouts if not Path(x.folder).is_absolute()]
@@ -82,8 +82,8 @@ def store(root: Path, files: Contents, packed: bool = False) -> Path:
 def test_entries_are_complete(name: str):
     dataset = DATASETS[name]
     assert dataset.name == name
-    expected = {"omniglot": 1623, "tiny_imagenet32": 100, "glyphs": 493}.get(name, 10)
-    assert dataset.classes == len(set(dataset.class_names)) == expected
+    many = {"omniglot": 1623, "tiny_imagenet32": 100, "cifar100": 100, "glyphs": 493}
+    assert dataset.classes == len(set(dataset.class_names)) == many.get(name, 10)
     assert re.fullmatch("[0-9a-f]{64}", dataset.fingerprint)
     assert dataset.embedded == (not dataset.layouts)
     assert not (dataset.embedded and dataset.torchvision)

@@ -32,6 +32,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in 
     "ramp": ("dkd", {"ramp": 0.5}),
     "peers": ("mutual", {"peers": 2}),
     "paper": ("fitnets", {"form": "paper", "student": ("backbone", "head")}),
+    "bare": ("fitnets", {"batch_norm": False}),
     "chain": ("born_again", {"generations": 2}),
 }
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from tlresearch.data import (
     checksums,
+    cifar100,
     embedded,
     formats,
     glyphs,
@@ -163,6 +164,32 @@ DATASETS: dict[str, Dataset] = {
             ),
         ),
         torchvision="CIFAR10",
+    ),
+    "cifar100": Dataset(
+        name="cifar100",
+        title="CIFAR-100",
+        class_names=cifar100.NAMES,
+        shape=(3, cifar100.SIDE, cifar100.SIDE),
+        train_size=50_000,
+        test_size=10_000,
+        licence="free for research (none stated)",
+        source="Krizhevsky, Learning multiple layers of features from tiny images, 2009",
+        obtain="unpack cifar-100-python.tar.gz or cifar-100-binary.tar.gz in ROOT, which makes "
+        "ROOT/cifar-100-python or ROOT/cifar-100-binary",
+        fingerprint=_of_files(cifar100.PYTHON),
+        layouts=(
+            Layout(
+                "cifar-100-python",
+                cifar100.PYTHON,
+                cifar100.read_python,
+                formats.cifar10_batch_digest,
+            ),
+            Layout(
+                "cifar-100-binary", cifar100.BINARY, cifar100.read_binary, cifar100.binary_digest
+            ),
+        ),
+        torchvision="CIFAR100",
+        by_files=True,
     ),
     "svhn": Dataset(
         name="svhn",
@@ -353,9 +380,11 @@ def _not_found(dataset: Dataset, root: Path | None, reason: str) -> UserError:
 def _read_place(dataset: Dataset, place: Place) -> ImageData:
     train, test = place.layout.read(place.folder)
     data = _image_data(dataset, train, test, str(place.folder))
+    pinned = dataset.fingerprint
     if dataset.by_files:
         data = replace(data, fingerprint=_of_files(place.digests()))
-    if _is_published(dataset, data):
+        pinned = _of_files(place.layout.files)
+    if _is_published(dataset, data, pinned):
         return data
     sizes = f"{len(train.labels):,} + {len(test.labels):,} images in all"
     published = f"that of {dataset.title}, {dataset.train_size:,} + {dataset.test_size:,} images"
@@ -373,7 +402,7 @@ def _read_package(dataset: Dataset) -> ImageData:
     assert dataset.package is not None
     train, test = dataset.package.read()
     data = _image_data(dataset, train, test, dataset.package.name)
-    if not _is_published(dataset, data):
+    if not _is_published(dataset, data, dataset.fingerprint):
         raise UserError(
             f"the copy of {dataset.title} in {dataset.package.name} has the fingerprint "
             f"{data.fingerprint[:12]}… where {dataset.fingerprint[:12]}… was expected; reinstall "
@@ -387,12 +416,12 @@ def _image_data(dataset: Dataset, train: Split, test: Split, found: str) -> Imag
     return ImageData(dataset.name, train, test, dataset.class_names, found, fingerprint)
 
 
-def _is_published(dataset: Dataset, data: ImageData) -> bool:
+def _is_published(dataset: Dataset, data: ImageData, fingerprint: str) -> bool:
     """Whether the content is the pinned one; the bytes alone would not tell 14 × 56 from 28²."""
     train_shape = (dataset.train_size, *dataset.shape)
     test_shape = (dataset.test_size, *dataset.shape)
     shapes = (tuple(data.train.images.shape), tuple(data.test.images.shape))
-    return data.fingerprint == dataset.fingerprint and shapes == (train_shape, test_shape)
+    return data.fingerprint == fingerprint and shapes == (train_shape, test_shape)
 
 
 def listing(root: Path | None = None) -> list[dict[str, Any]]:

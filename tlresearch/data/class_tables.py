@@ -53,6 +53,7 @@ SMALLEST_CLASS = {
     "fashion_mnist": 7000,
     "usps": 708,
     "cifar10": 6000,
+    "cifar100": 600,
     "svhn": 6254,
     "omniglot": omniglot.DRAWERS,
     "tiny_imagenet32": 250,

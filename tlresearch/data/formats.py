@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from torch import Tensor
 
 from tlresearch.data.checksums import file_digest, tensor_digest
 from tlresearch.errors import UserError
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
 
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -67,7 +71,8 @@ def present(folder: Path, name: str) -> Path | None:
     return next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
 
 
-def _existing(folder: Path, name: str) -> Path:
+def existing(folder: Path, name: str) -> Path:
+    """The file of that name in a folder, plain or with `.gz` added; refused if it is absent."""
     path = present(folder, name)
     if path is None:
         raise UserError(f"{folder} lacks the file {name}; put it there")
@@ -127,7 +132,7 @@ def idx_digest(path: Path) -> str:
 
 def read_idx_folder(folder: Path, classes: int = 10) -> tuple[Split, Split]:
     """Train and test of a folder with the four files of MNIST (`IDX_FILES`), plain or `.gz`."""
-    paths = [_existing(folder, name) for name in IDX_FILES]
+    paths = [existing(folder, name) for name in IDX_FILES]
     splits = []
     for images_path, labels_path in (paths[:2], paths[2:]):
         images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
@@ -175,7 +180,7 @@ def usps_digest(path: Path) -> str:
 
 def read_usps_folder(folder: Path) -> tuple[Split, Split]:
     """Train (`usps.bz2`) and test (`usps.t.bz2`) of USPS."""
-    train, test = (read_usps(_existing(folder, name)) for name in USPS_FILES)
+    train, test = (read_usps(existing(folder, name)) for name in USPS_FILES)
     return train, test
 
 
@@ -217,8 +222,8 @@ def read_sheets_folder(
     folder: Path, batches: Sequence[str] = CIFAR10_BATCHES
 ) -> tuple[Split, Split]:
     """CIFAR-10 as one WebP sheet a batch, the last one the test set, and `labels.npz`."""
-    sheets = [read_sheet(_existing(folder, f"{batch}.webp")) for batch in batches]
-    labels_path = _existing(folder, "labels.npz")
+    sheets = [read_sheet(existing(folder, f"{batch}.webp")) for batch in batches]
+    labels_path = existing(folder, "labels.npz")
     images = (torch.cat(sheets[:-1]), sheets[-1])
     labels = read_sheet_labels(labels_path)
     for x, y in zip(images, labels, strict=True):
@@ -228,27 +233,32 @@ def read_sheets_folder(
 
 
 def cifar10_batch_digest(path: Path) -> str:
-    """MD5 of a file of CIFAR-10's Python version: the hash under which it is published."""
+    """MD5 of a file of a Python version of CIFAR: the hash under which it is published."""
     return file_digest(path, "md5")
 
 
 def read_cifar10_batches(folder: Path) -> tuple[Split, Split]:
-    """CIFAR-10's Python version in `folder`, which must be named `cifar-10-batches-py`.
+    """CIFAR-10's Python version in `folder`, which must be named `cifar-10-batches-py`."""
+    from torchvision.datasets import CIFAR10
+
+    return read_batches(folder, CIFAR10)
+
+
+def read_batches(folder: Path, kind: type["CIFAR10"]) -> tuple[Split, Split]:
+    """A Python version of torchvision's class `kind`, in a folder of the name that it knows.
 
     The files are pickles, so torchvision opens them, after comparing each with its published
     MD5: no byte of another file is ever unpickled. They are compared here first only because
     torchvision does not say which one differs.
     """
-    from torchvision.datasets import CIFAR10
-
-    published = [*CIFAR10.train_list, *CIFAR10.test_list]
-    for name, md5 in [*published, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]:
-        path = _existing(folder, name)
+    published = [*kind.train_list, *kind.test_list]
+    for name, md5 in [*published, (kind.meta["filename"], kind.meta["md5"])]:
+        path = existing(folder, name)
         if cifar10_batch_digest(path) != md5:
             raise damaged(path, "another MD5", f"the published {md5}")
     splits = []
     for train in (True, False):
-        data = CIFAR10(folder.parent, train=train, download=False)
+        data = kind(folder.parent, train=train, download=False)
         images = torch.from_numpy(np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)))
         splits.append(Split(images, torch.tensor(data.targets, dtype=torch.int64)))
     return splits[0], splits[1]

@@ -66,7 +66,8 @@ class Dataset:
     torchvision_values: tuple[Any, Any] = (True, False)
     by_files: bool = False
     """Whether `fingerprint` is the SHA-256 of the files' digests, one a line, not of the content:
-    where nobody here has seen the content."""
+    where nobody here has seen the content. It is that of the first layout then, and what is read
+    from another one has that one's."""
     test_classes: int = 0
     """How many of the classes, the last ones, are of the test set alone, whose labels then count
     from the first of them; 0: train and test have the same classes."""

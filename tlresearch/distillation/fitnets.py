@@ -5,17 +5,18 @@ that is trained beside the student maps its feature (the guided layer) to the te
 and the squared error between them is learned.
 
 Differs from the paper: hints, labels and soft targets are learned at the same time instead of in
-two stages, as in later comparisons; the regressor is a linear map (1 × 1 for maps) without a
-nonlinearity; the error is a mean over all numbers (`form: code`) or half a sum of squares
-(`paper`).
+two stages, as in later comparisons; the regressor is a linear map (1 × 1 for maps) with batch norm
+and ReLU (`batch_norm: false`: without); the error is a mean over all numbers (`form: code`) or half
+a sum of squares (`paper`).
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from tlresearch.backbones.layers import BatchNorm1d, BatchNorm2d
 from tlresearch.distillation.method import TaughtBatch
 from tlresearch.distillation.networks import Student
 from tlresearch.distillation.tapping import TappingMethod
@@ -32,6 +33,10 @@ class FitNets(TappingMethod):
     """β, of the hints."""
     form: Form = "code"
     """`code`: mean squared error; `paper`: ½ ‖difference‖² of each sample."""
+    batch_norm: bool = True
+    """Whether each regressor ends in batch norm and ReLU, as in RepDistiller's code, whose weight
+    100 is, and whose teacher's features are behind a ReLU, too; with a rate of .05 that weight
+    diverges without. For features that may be negative: false."""
 
     def extend(
         self, networks: Student, backbone: Any, shape: tuple[int, int, int], classes: int
@@ -39,7 +44,11 @@ class FitNets(TappingMethod):
         """A regressor for each pair of features."""
         for i, (ours, theirs) in enumerate(self.pairs(networks, backbone, shape, classes)):
             at = f"{self.student_taps[i]} and the teacher's {self.teacher_taps[i]}"
-            networks.extras[f"regressor_{i + 1}"] = regressor(ours, theirs, at)
+            linear = regressor(ours, theirs, at)
+            if self.batch_norm:
+                norm = BatchNorm1d if len(theirs) == 1 else BatchNorm2d
+                linear = nn.Sequential(linear, norm(theirs[0]), nn.ReLU())
+            networks.extras[f"regressor_{i + 1}"] = linear
 
     def compare(self, networks: Student, features: list[Tensor], batch: TaughtBatch) -> Tensor:
         losses = [
