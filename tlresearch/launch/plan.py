@@ -202,7 +202,8 @@ def versions(config: Config | None = None) -> dict[str, str]:
     import tlresearch
 
     settings = getattr(config and config.backbone, "settings", None)
-    return getattr(settings, "versions", {}) | {
+    method = config and config.method
+    return getattr(settings, "versions", {}) | getattr(method, "versions", {}) | {
         "tlresearch": tlresearch.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
