@@ -3,7 +3,8 @@
 Fang et al., "DepGraph: towards any structural pruning", CVPR 2023, arXiv:2301.12900. Units that can
 only go together form a group (a layer's outputs, their batch norm, the inputs of the layers behind
 it). The score of unit j in a group is the mean over these tensors of Σ |w|^p of the weights that
-belong to j, with p = 1 or 2; biases do not count. Of each group the units with the lowest scores go.
+belong to j, with p = 1 or 2; biases do not count. Of each group the units with the lowest scores
+go.
 
 Differs from the library's own pruner: each group loses ⌊ratio · units⌋, at least one stays, all
 scores are taken before anything is removed, and equal ones go in the order of their place. So the
