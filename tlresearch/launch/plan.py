@@ -202,8 +202,9 @@ def versions(config: Config | None = None) -> dict[str, str]:
     import tlresearch
 
     settings = getattr(config and config.backbone, "settings", None)
-    method = config and config.method
-    return getattr(settings, "versions", {}) | getattr(method, "versions", {}) | {
+    used = getattr(settings, "versions", {})
+    used = used | getattr(config and config.method, "versions", {})
+    return used | {
         "tlresearch": tlresearch.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
