@@ -229,8 +229,8 @@ def test_the_teacher_stays(importance):
     student = method.networks_from([teacher.network], NOISY, SHAPE, CLASSES, 0)
     for parameter in student.parameters():
         parameter.data.zero_()
-    teacher.unchanged()
     assert teacher.digest() == digest and repr(teacher.network) == text
+    teacher.unchanged()
     assert not any(m.training for m in teacher.network.modules())
     assert all(m.training for m in student.modules())
     assert all(p.requires_grad and p.dtype is torch.float64 for p in student.parameters())

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from tlresearch.backbones.classifier import Classifier
-from tlresearch.backbones.layers import fuse_norms
 from tlresearch.errors import UserError
 from tlresearch.functional import random
 
@@ -141,14 +140,9 @@ def misfit(network: Classifier, shape: Shape, ratio: float, importance: Importan
 
 def _graph(network: Classifier, shape: Shape) -> Any:
     """What depends on what."""
-    # A batch norm in one operation: γ and β outside of it would be operations of their own.
-    fuse_norms(network, True)
-    try:
-        x = next(network.parameters()).new_zeros(2, *shape)
-        with torch.enable_grad():  # the graph is that of the gradients
-            return library().DependencyGraph().build_dependency(network, x, verbose=False)
-    finally:
-        fuse_norms(network, False)
+    x = next(network.parameters()).new_zeros(2, *shape)
+    with torch.enable_grad():  # the graph is that of the gradients
+        return library().DependencyGraph().build_dependency(network, x, verbose=False)
 
 
 def _choice(
