@@ -56,7 +56,7 @@ clean:
 		if [ ! -f "$$info/INSTALLER" ]; then rm -rf "$$info"; fi; \
 	done
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e '.[track,timm,photographs,distributed,compare,dev]'
+		-c constraints.txt -e '.[track,timm,photographs,prune,distributed,compare,dev]'
 	@for compiler in "$$CC" cc gcc clang none; do \
 		if command -v "$$compiler" >/dev/null 2>&1; then break; fi; \
 	done; \

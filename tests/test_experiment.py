@@ -303,6 +303,16 @@ def test_a_mean_needs_settings_and_a_name_of_its_own(refusal, load, changes: dic
     assert load(mean="both", settings=settings).header.mean == "both"
 
 
+@pytest.mark.parametrize("axis", ["acc", "forgeting", "bwt"])
+def test_the_axis_of_a_sweep_is_a_further_column(refusal, load, axis: str):
+    """Neither the metric that is drawn, nor one that the table lacks."""
+    changes = {"metrics": ["acc", "forgetting"], "sweep": {"train.lr": [0.1, 0.2]}}
+    message = refusal(sweep_axis=axis, **changes)
+    assert "'sweep_axis' must be a metric of the table after its first" in message
+    assert axis != "forgeting" or "did you mean 'forgetting'?" in message
+    assert load(sweep_axis="forgetting", **changes).header.sweep_axis == "forgetting"
+
+
 def test_a_scenario_that_a_method_cannot_do_is_refused(refusal, load, monkeypatch):
     monkeypatch.setattr(EWC, "scenarios", ("task", "domain"))
     message = refusal("benchmark.scenario=class")

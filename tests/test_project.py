@@ -25,6 +25,7 @@ HEAVY = {
     *("torchvision", "scipy", "sklearn", "mlxtend", "pandas", "matplotlib", "PIL", "statsmodels"),
     *("wandb", "tensorboard", "timm", "lightning_fabric", "lightning", "submitit", "ray"),
     *("higher", "learn2learn", "backpack", "ot", "skada", "safetensors", "rich"),
+    "torch_pruning",
     *("pytest", "hypothesis", "beartype"),
 }
 
@@ -71,7 +72,8 @@ def test_every_dependency_has_a_pin_in_its_range(requirement: Requirement):
 
 def test_extras_are_the_documented_ones():
     assert set(PROJECT["optional-dependencies"]) == {
-        *("track", "timm", "photographs", "distributed", "slurm", "ray", "compare", "dev")
+        *("track", "timm", "photographs", "prune", "distributed", "slurm", "ray", "compare"),
+        "dev",
     }
 
 
@@ -199,7 +201,7 @@ def test_learn2learn_warns_and_never_fails(
     assert len(warnings) == (warning is not None)
     assert warning is None or warning in warnings[0]
     log = (checkout / ".venv" / "bin" / "python.log").read_text()
-    assert "-c constraints.txt -e .[track,timm,photographs,distributed,compare,dev]" in log
+    assert "-c constraints.txt -e .[track,timm,photographs,prune,distributed,compare,dev]" in log
 
 
 def test_a_failed_setup_leaves_no_stamp_and_is_resumed(checkout: Path):

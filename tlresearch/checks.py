@@ -47,6 +47,13 @@ def check_header(header: Any, where: str) -> None:
             raise UserError(
                 f"{where}: unknown metric '{metric}' in 'metrics'; {schema.nearest(metric, known)}"
             )
+    columns = header.metrics or families.protocol(header.family).DEFAULT_METRICS
+    if header.sweep_axis and header.sweep_axis not in columns[1:]:
+        raise UserError(
+            f"{where}: key 'sweep_axis' must be a metric of the table after its first, which the "
+            f"figure has against it, not '{header.sweep_axis}'; "
+            f"{schema.nearest(header.sweep_axis, columns[1:])}"
+        )
     if header.select:
         known = tuple(dict.fromkeys([*known, *families.selectors(header.family)]))
         check_select(header, known, where)

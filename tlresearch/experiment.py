@@ -51,6 +51,9 @@ class Header:
     """Name of a last section with each method's mean over all settings; empty: none."""
     sweep: dict[str, list[Any]] = field(default_factory=dict)
     """Dotted keys and the values they run through; one under `methods.LABEL` varies that method."""
+    sweep_axis: str = ""
+    """Column of the table that the figure of a sweep has on its horizontal axis, e.g.
+    `parameters`; empty: the swept number."""
     metrics: tuple[str, ...] = ()
     """Columns of the table, the first is the one compared; empty: the family's usual ones."""
     published: list[Published] = field(default_factory=list)

@@ -20,6 +20,7 @@ from tlresearch.distillation.frozen_teacher import FrozenTeacher, TeacherChanged
 from tlresearch.distillation.kd import KD
 from tlresearch.distillation.method import DistillationMethod
 from tlresearch.distillation.mutual import MutualLearning
+from tlresearch.distillation.pruned import Pruned
 from tlresearch.distillation.settings import TeacherSettings
 from tlresearch.distillation.student import StudentAlone
 from tlresearch.functional import random
@@ -167,7 +168,11 @@ def test_the_ramp_rises_with_the_steps(lessons):
     assert seen == [0, 0.25, 0.5, 0.75, 1, 1, 1, 1]
 
 
-METHODS = {"kd": KD(teacher=TEACHER), "taps": FitNets(alpha=0.5, teacher=TEACHER)}
+METHODS = {
+    "kd": KD(teacher=TEACHER),
+    "taps": FitNets(alpha=0.5, teacher=TEACHER),
+    "pruned": Pruned(ratio=0.4),
+}
 VIEWS: dict[str, dict[str, Any]] = {
     "images": {},
     "views": {"shift": 1, "flip": True, "views": 2},

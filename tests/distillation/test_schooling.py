@@ -14,6 +14,7 @@ from tlresearch.distillation.batches import TaughtBatches
 from tlresearch.distillation.born_again import BornAgain
 from tlresearch.distillation.fitnets import FitNets
 from tlresearch.distillation.kd import KD
+from tlresearch.distillation.pruned import Pruned
 from tlresearch.distillation.settings import TeacherSettings
 from tlresearch.distillation.student import StudentAlone
 from tlresearch.distillation.teacher import TeacherItself
@@ -197,7 +198,14 @@ def test_transfer_samples_differ_by_seed_and_are_a_part(lessons):
 LONG = TeacherSettings(backbone=WIDE, train={"steps": 60})
 
 
-@pytest.mark.parametrize("method", [KD(teacher=LONG), BornAgain(teacher=TeacherSettings())])
+@pytest.mark.parametrize(
+    "method",
+    [
+        KD(teacher=LONG),
+        BornAgain(teacher=TeacherSettings()),
+        Pruned(teacher=replace(LONG, backbone={})),
+    ],
+)
 def test_a_resumed_run_is_the_run_that_was_not_stopped(lessons, method, monkeypatch):
     """Stopped in the middle of each seed's teacher and of the students."""
     monkeypatch.setattr(observer, "LOG_EVERY", 10)

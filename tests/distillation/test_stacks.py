@@ -34,6 +34,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in 
     "paper": ("fitnets", {"form": "paper", "student": ("backbone", "head")}),
     "bare": ("fitnets", {"batch_norm": False}),
     "chain": ("born_again", {"generations": 2}),
+    "fresh": ("pruned", {"weights": "fresh", "ratio": 0.3}),
+    "random": ("pruned", {"importance": "random"}),
 }
 
 
@@ -86,16 +88,16 @@ def test_numbers_may_differ_within_a_stack(lessons, name, field):
 
 @pytest.mark.parametrize(
     ("name", "field"),
-    [("dkd", "ramp"), *((n, f) for n in ("born_again", "teacher_assistant")
+    [("dkd", "ramp"), ("pruned", "ratio"), *((n, f) for n in ("born_again", "teacher_assistant")
                         for f in ("alpha", "temperature"))],
 )  # fmt: skip
 def test_numbers_that_are_read_where_teachers_are_made_are_never_stacked(name, field):
-    """Nor is one that is asked whether it is 0."""
+    """Nor is one that is asked whether it is 0, or that decides shapes."""
     assert field not in numeric_fields(method_of(name))
     assert "alpha" in numeric_fields(method_of("kd"))
 
 
-ONE_TEACHER = [name for name in METHODS if name not in ("teacher", "student")]
+ONE_TEACHER = [name for name in METHODS if name not in ("teacher", "student", "pruned")]
 
 
 @pytest.mark.parametrize("name", ONE_TEACHER)

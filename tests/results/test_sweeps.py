@@ -1,6 +1,7 @@
 """Tables of swept values, and their figure: what stands where, what is marked, what is drawn."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,6 +121,46 @@ def test_the_figure_shows_means_bands_and_the_best(tmp_path: Path):
 def test_the_axis_is_logarithmic_beyond_a_factor_of_twenty(values: list, scale: str):
     table = swept({value: [0.5, 0.6] for value in values}, [""])
     assert panels(table).axes[0].get_xscale() == scale
+
+
+def sized() -> Any:
+    """Two methods at two ratios and a teacher without one; sizes fall as the ratio rises."""
+    rows = {
+        ("teacher", ""): ({}, [0.9, 0.8], 40_000),
+        ("labels", "ratio=0.5"): ({"ratio": 0.5}, [0.7, 0.6], 10_000),
+        ("labels", "ratio=0.9"): ({"ratio": 0.9}, [0.5, 0.4], 500),
+        ("taught", "ratio=0.5"): ({"ratio": 0.5}, [0.8, 0.7], 12_000),
+        ("taught", "ratio=0.9"): ({"ratio": 0.9}, [0.6, 0.5], 600),
+    }
+    records = [
+        {"method": method, "setting": setting, "seed": seed, "source": "", "checkpoint": "last",
+         "reason": None, "metrics": {"acc": acc, "parameters": size}, "status": "finished"}
+        for (method, setting), (_, accuracies, size) in rows.items()
+        for seed, acc in enumerate(accuracies)
+    ]  # fmt: skip
+    return build_table(
+        records, ["teacher", "labels", "taught"], ["", "ratio=0.5", "ratio=0.9"],
+        ["acc", "parameters"], seeds=(0, 1), cells=list(rows),
+        places={pair: Place("", values) for pair, (values, *_) in rows.items()},
+    )  # fmt: skip
+
+
+def test_a_metric_may_be_the_axis(tmp_path: Path):
+    """Accuracy against size: lines from small to large, and the teacher at its own size."""
+    with style():
+        (axes,) = drawing._panels(sized(), "ratio", "parameters").axes
+    level, teacher, labels, ring, taught, other = axes.lines
+    assert axes.get_xlabel() == "parameters" and axes.get_xscale() == "log"
+    np.testing.assert_allclose(np.asarray(level.get_ydata()), 85)
+    np.testing.assert_allclose(np.asarray(teacher.get_xydata()), [[40_000, 85]])
+    np.testing.assert_allclose(np.asarray(labels.get_xydata()), [[500, 45], [10_000, 65]])
+    np.testing.assert_allclose(np.asarray(taught.get_xydata()), [[600, 55], [12_000, 75]])
+    np.testing.assert_allclose(np.asarray(ring.get_xydata()), [[10_000, 65]])
+    np.testing.assert_allclose(np.asarray(other.get_xydata()), [[12_000, 75]])
+    drawing.sweep_figure(sized(), tmp_path / "x.svg", "parameters")
+    drawing.sweep_figure(sized(), tmp_path / "y.svg")
+    pair = [(tmp_path / name).read_bytes() for name in ("x.svg", "y.svg")]
+    assert pair[0] != pair[1]
 
 
 @pytest.mark.parametrize(

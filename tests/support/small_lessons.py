@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peers import peer
 from small_rounds import same_bits
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from tlresearch.data.catalogue import ImageData
 from tlresearch.data.formats import Split
 from tlresearch.distillation import METHODS, course, protocol, teaching
 from tlresearch.distillation.images import Images, load_images
+from tlresearch.distillation.pruned import Pruned
 from tlresearch.distillation.settings import DistillationSettings, TeacherSettings
 from tlresearch.training.loop import Training
 from tlresearch.training.observer import RunFiles
@@ -60,7 +62,7 @@ def method_of(name: str, **settings: Any) -> Any:
     if name == "attention":
         taps = {"student": ("backbone.layers.1", "backbone.layers.3")}
         settings = {"teacher": TeacherSettings(backbone=BIG_MAPS)} | taps | settings
-    elif name != "born_again" and kind.taught:
+    elif name not in ("born_again", "pruned") and kind.taught:
         settings = {"teacher": TEACHER} | settings
     if name == "crd":
         settings = {"negatives": 5, "dim": 4} | settings
@@ -121,6 +123,8 @@ class Lessons:
         """
         if isinstance(method, str):
             backbone, method = backbone or backbone_of(method), method_of(method)
+        if isinstance(method, Pruned):
+            peer("torch_pruning")
         benchmark, train = changed(SETTINGS, changes), changed(TRAIN, changes)
         own = StackRun(benchmark, backbone or NOISY, method, train, seeds or [0], fields or {})
         self.runs += 1

@@ -14,6 +14,7 @@ from tlresearch.distillation.label_smoothing import LabelSmoothing
 from tlresearch.distillation.method import DistillationMethod
 from tlresearch.distillation.mutual import MutualLearning
 from tlresearch.distillation.pkt import PKT
+from tlresearch.distillation.pruned import Pruned
 from tlresearch.distillation.rkd import RKD
 from tlresearch.distillation.similarity import SimilarityPreserving
 from tlresearch.distillation.student import StudentAlone
@@ -36,4 +37,5 @@ METHODS: dict[str, type[DistillationMethod]] = {
     "born_again": BornAgain,
     "teacher_assistant": TeacherAssistant,
     "mutual": MutualLearning,
+    "pruned": Pruned,
 }

@@ -58,8 +58,16 @@ class DistillationMethod(Method):
     """Whether it asks a teacher."""
     least_batch: ClassVar[int] = 1
     """Fewest samples that a batch must have."""
-    begins_trained: ClassVar[bool] = False
-    """Whether students begin with trained weights, so that they are measured before, too."""
+
+    @property
+    def begins_trained(self) -> bool:
+        """Whether students begin with trained weights, so that they are measured before, too."""
+        return False
+
+    @property
+    def made_of_teachers(self) -> bool:
+        """Whether its students are made of their teachers, by a `networks_from` of its own."""
+        return type(self).networks_from is not DistillationMethod.networks_from
 
     def networks(
         self, backbone: Any, shape: tuple[int, int, int], classes: int, seed: int
@@ -110,6 +118,10 @@ class DistillationMethod(Method):
 
     def problem(self) -> str | None:
         """What contradicts itself in the settings: one sentence that begins with a key, or None."""
+        return None
+
+    def misfit(self, backbone: Any, shape: tuple[int, int, int], classes: int) -> str | None:
+        """What does not fit the networks: one sentence that begins with a key, or None."""
         return None
 
     def terms(

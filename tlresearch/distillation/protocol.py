@@ -63,12 +63,15 @@ def sizes(benchmark: DistillationSettings) -> tuple[tuple[int, int, int], int]:
 
 
 def check_networks(config: Any, label: str) -> None:
-    """Refuses taps that name no feature, and features that cannot be compared."""
+    """Refuses taps that name no feature, features that cannot be compared, networks that misfit."""
     if own.sources(config.method):
         return  # such a method is tried on noise, where its mistakes are told as its own
     shape, classes = sizes(config.benchmark)
     place = f"methods.{label}"
     check_taps(config.method, config.backbone, config.train, shape, classes, place)
+    problem = config.method.misfit(config.backbone, shape, classes)
+    if problem:
+        raise UserError(f"{place}.{problem}")
 
 
 def check_files(config: Any, label: str, root: Any = None) -> None:

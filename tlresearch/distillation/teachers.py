@@ -59,6 +59,11 @@ def resolve(settings: TeacherSettings, backbone: Any, train: Train, place: str) 
         problem = method.problem()
         if problem:
             raise UserError(f"{place}.method.{problem}")
+        if method.made_of_teachers:
+            raise UserError(
+                f"{place}.method.name: a student of {settings.method['name']!r} is made of its own "
+                "teacher's network and teaches no other; choose e.g. kd, or remove the method"
+            )
     return Training(own, method, train, settings.shift, settings.flip)
 
 

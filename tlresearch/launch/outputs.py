@@ -127,7 +127,7 @@ def write_outputs(experiment: Experiment, plan: Plan, store: Store) -> list[Path
         paths += write_selectors(experiment, records, base)
         if swept_number(table):
             paths.append(base.with_name(base.name + "_sweep.svg"))
-            sweep_figure(table, paths[-1])
+            sweep_figure(table, paths[-1], experiment.header.sweep_axis or None)
     if not experiment.overrides:
         # Records that the file no longer asks for stay in the pack: a run deletes nothing.
         paths.append(store.pack([record["key"] for record in records], others=True))

@@ -202,7 +202,9 @@ def versions(config: Config | None = None) -> dict[str, str]:
     import tlresearch
 
     settings = getattr(config and config.backbone, "settings", None)
-    return getattr(settings, "versions", {}) | {
+    used = getattr(settings, "versions", {})
+    used = used | getattr(config and config.method, "versions", {})
+    return used | {
         "tlresearch": tlresearch.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),

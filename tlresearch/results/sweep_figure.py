@@ -4,7 +4,7 @@ A pure function of the table, with the same care for equal bytes as `results.fig
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,15 +48,17 @@ def swept_number(table: Table) -> str | None:
     return name if several else None
 
 
-def sweep_figure(table: Table, path: Path) -> None:
+def sweep_figure(table: Table, path: Path, axis: str | None = None) -> None:
     """Mean of the first metric against the swept number, a line and a 95 % band for each method.
 
     A ring marks each method's best mean (`sweeps.best_rows`). A method that is not swept is a
-    dotted level. The axis is logarithmic for positive values over a factor of `LOGARITHMIC`.
+    dotted level, with a marker where it has a place on the axis. The axis is logarithmic for
+    positive values over a factor of `LOGARITHMIC`.
 
     Args:
         table: one with a `swept_number`.
         path: where to write, ends in `.svg`.
+        axis: a metric of the table, whose means take the place of the swept number.
 
     Raises:
         UserError: another suffix, or a table without a swept number or without results.
@@ -69,10 +71,10 @@ def sweep_figure(table: Table, path: Path) -> None:
             f"cannot draw {path}: the table has no results over several values of one number."
         )
     with style():
-        save(_panels(table, name), path)
+        save(_panels(table, name, axis), path)
 
 
-def _panels(table: Table, name: str) -> "Figure":
+def _panels(table: Table, name: str, axis: str | None = None) -> "Figure":
     """One panel for each section, with one legend below."""
     from matplotlib.figure import Figure
 
@@ -84,16 +86,17 @@ def _panels(table: Table, name: str) -> "Figure":
     figure = Figure(figsize=(max(3.0 * columns, 4.6) + 0.6, 2.7 * rows + 0.7), layout="constrained")
     figure.suptitle(f"Mean over seeds; band: 95 % interval; ring: {form.best}", fontsize=9)
     axes = figure.subplots(rows, columns, squeeze=False)
-    values = [v for place in places.values() for v in place.values.values()]
-    logarithmic = min(values) > 0 and max(values) > LOGARITHMIC * min(values)
+    where = _where(table, name, axis)
+    least, most = min(where.values(), default=0.0), max(where.values(), default=0.0)
+    logarithmic = least > 0 and most > LOGARITHMIC * least
     for panel, (section, pairs) in zip(axes.flat, parts.items(), strict=False):
         if logarithmic:
             _logarithmic(panel)
         for number, method in enumerate(table.methods):
             own = [pair for pair in pairs if pair[0] == method]
-            _curve(panel, table, own, name, number)
+            _curve(panel, table, own, where, number)
         panel.set_title(section)
-        panel.set_xlabel(name)
+        panel.set_xlabel(metric_format(axis).heading if axis else name)
         panel.grid(axis="y", color="#e3e3e3", linewidth=0.7)
         panel.set_axisbelow(True)
     for panel in axes.flat[len(parts) :]:
@@ -110,6 +113,15 @@ def _panels(table: Table, name: str) -> "Figure":
     return figure
 
 
+def _where(table: Table, name: str, axis: str | None) -> dict[Pair, float]:
+    """The place of each row on the horizontal axis, if it has one."""
+    places = table.places or {}
+    if axis is None:
+        return {pair: place.values[name] for pair, place in places.items() if place.values}
+    form, ours = metric_format(axis), {p: table.of(*p, axis)[0].ours for p in places}
+    return {pair: form.scale * summary.mean for pair, summary in ours.items() if summary.n}
+
+
 def _logarithmic(axes: "Axes") -> None:
     """A log axis; its numbers are plain text, as the style reads no mathematics."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -120,25 +132,30 @@ def _logarithmic(axes: "Axes") -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _curve(axes: "Axes", table: Table, pairs: Sequence[Pair], name: str, number: int) -> None:
+def _curve(
+    axes: "Axes", table: Table, pairs: Sequence[Pair], where: Mapping[Pair, float], number: int
+) -> None:
     """One method in one section: a line with its band and ring, or a level."""
     form = metric_format(table.metrics[0])
     places = table.places or {}
     turn, place = divmod(number, len(PALETTE))
     colour, line = PALETTE[place], LINES[turn % len(LINES)]
-    swept = sorted((places[pair].values[name], pair) for pair in pairs if places[pair].values)
+    marker = MARKERS[(number + 3 * turn) % len(MARKERS)]
+    swept = sorted((where[pair], pair) for pair in pairs if places[pair].values and pair in where)
     for pair in pairs:
         if not places[pair].values and _ours(table, pair).n:
             level = form.scale * _ours(table, pair).mean
             axes.axhline(level, color=colour, linestyle=":", linewidth=1.4, label=pair[0])
+            if pair in where:
+                axes.plot(where[pair], level, color=colour, marker=marker, markersize=4)
     points = [(value, pair) for value, pair in swept if _ours(table, pair).n]
     if not points:
         return
     x = np.array([value for value, _ in points], dtype=float)
     mean = np.array([form.scale * _ours(table, pair).mean for _, pair in points])
     half = np.array([form.scale * _ours(table, pair).ci95 for _, pair in points])
-    axes.plot(x, mean, color=colour, marker=MARKERS[(number + 3 * turn) % len(MARKERS)],
-              markersize=4, linestyle=line, linewidth=1.6, label=points[0][1][0])  # fmt: skip
+    axes.plot(x, mean, color=colour, marker=marker, markersize=4, linestyle=line, linewidth=1.6,
+              label=points[0][1][0])  # fmt: skip
     if np.isfinite(half).any():
         low, high = _clipped(mean - half, mean + half, form)
         axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
