@@ -133,6 +133,10 @@ PLAIN: dict[str, dict[str, str]] = {
         "95 % interval": "a definition",
         "250 points a domain": "a number of samples",
     },
+    "docs/distillation.md": {
+        "1 % of the largest logit": "a tolerance",
+        "±500": "an argument",
+    },
     "docs/tuning.md": {"95 % bands": "a definition"},
     "docs/extending.md": {"0.01 is a point": "a definition"},
 }
