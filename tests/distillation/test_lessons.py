@@ -133,7 +133,9 @@ def test_hints_by_hand(lessons):
         return F.cross_entropy(student(x), y) + 2 * error
 
     trained(lessons, 0, 2, [student, regressor], loss)
-    (found,) = lessons.run(FitNets(weight=2.0, batch_norm=False, teacher=TEACHER), [0], PLAIN, **BY_HAND)
+    (found,) = lessons.run(
+        FitNets(weight=2.0, batch_norm=False, teacher=TEACHER), [0], PLAIN, **BY_HAND
+    )
     assert_close(found.weights, student.state_dict(), 1e-12)
     extras = lessons.students[-1].training.stack.one(0).extras["regressor_1"]  # type: ignore[union-attr]
     assert_close(extras.state_dict(), regressor.state_dict(), 1e-12)

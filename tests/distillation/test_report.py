@@ -1,6 +1,7 @@
 """What is measured, against loops; last and selected weights; shifts of absent classes."""
 
 import math
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from tlresearch.backbones import build
 from tlresearch.distillation import protocol, report
+from tlresearch.distillation.batches import TaughtBatches
 from tlresearch.distillation.course import Course
 from tlresearch.distillation.frozen_teacher import FrozenTeacher
 from tlresearch.distillation.kd import KD
@@ -229,6 +231,28 @@ def test_steps_per_second(lessons, monkeypatch):
         assert lessons.speeds == [2 * 3 / (2 * 1.5)] * 2
     lessons.run(StudentAlone(), seeds=[0, 1], steps=6)
     assert lessons.speeds == [2 * 6 / 9.0] * 2
+
+
+def test_speed_is_that_of_training_alone(lessons, monkeypatch):
+    """What measuring takes is none of it, so all seeds of a stack have the same."""
+    now, measure = [0.0], report.measured
+
+    def slow(*args: Any) -> Any:
+        now[0] += 1000.0
+        return measure(*args)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(report, "measured", slow)
+    batch = TaughtBatches.batch
+
+    def ticking(self: Any, step: int) -> Any:
+        now[0] += 0.5
+        return batch(self, step)
+
+    monkeypatch.setattr(TaughtBatches, "batch", ticking)
+    found = lessons.run(KD(teacher=TEACHER), seeds=[0, 1], steps=6)
+    assert lessons.speeds == [2 * 6 / 3.0] * 2
+    assert [one.details["stack_seconds"] for one in found] == [3.0, 3.0]
 
 
 SELECTED = {"checkpoint": "selected", "evaluate_every": 2}

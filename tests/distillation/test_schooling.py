@@ -19,8 +19,7 @@ from tlresearch.distillation.settings import TeacherSettings
 from tlresearch.distillation.student import StudentAlone
 from tlresearch.distillation.teacher import TeacherItself
 from tlresearch.distillation.teacher_assistant import TeacherAssistant
-from tlresearch.distillation.teaching import School
-from tlresearch.errors import UserError
+from tlresearch.distillation.teaching import School, TeacherFailed
 from tlresearch.training import observer
 
 WIDE = {"name": "mlp", "hidden": [16], "norm": "batch", "dropout": 0.2}
@@ -37,9 +36,9 @@ def learned(monkeypatch) -> list[int]:
     """Seeds of the teachers that were trained, and not taken."""
     seeds, learn = [], School._learn
 
-    def counted(self, training, networks, key, seed):
-        seeds.append(seed)
-        return learn(self, training, networks, key, seed)
+    def counted(self, training, networks, key, its):
+        seeds.append(its.seed)
+        return learn(self, training, networks, key, its)
 
     monkeypatch.setattr(School, "_learn", counted)
     return seeds
@@ -128,7 +127,7 @@ def test_generations_are_a_chain(lessons, learned):
     """The third's teacher is taught by one that is taught by one that learns labels; each has a
     seed of its own, and the second generation is plain distillation from the first."""
     lessons.run(BornAgain(generations=3), [0], PLAIN)
-    assert learned == [1_000_000, 2_000_000, 3_000_000]
+    assert learned == [3_000_000, 2_000_000, 1_000_000]
     assert [type(begun.method) for begun in lessons.teachers] == [KD, KD, StudentAlone]
     assert sizes_of(lessons) == [8, 8, 8]
     assert {begun.method.temperature for begun in lessons.teachers[:2]} == {1.0}
@@ -143,7 +142,7 @@ def test_assistants_are_a_chain(lessons, learned):
     assistants = ({"name": "mlp", "hidden": [12]}, {"name": "mlp", "hidden": [10]})
     method = TeacherAssistant(assistants=assistants, teacher=TEACHER, temperature=2.0, alpha=0.5)
     (found,) = lessons.run(method, [0], PLAIN)
-    assert learned == [1_000_000, 2_000_000, 3_000_000] and sizes_of(lessons) == [10, 12, 16]
+    assert learned == [3_000_000, 2_000_000, 1_000_000] and sizes_of(lessons) == [10, 12, 16]
     methods = [begun.method for begun in lessons.teachers]
     assert [(m.alpha, m.temperature) for m in methods[:2]] == [(0.5, 2.0)] * 2
     assert type(methods[2]) is StudentAlone
@@ -153,6 +152,17 @@ def test_assistants_are_a_chain(lessons, learned):
     (plain,) = lessons.run(KD(teacher=TEACHER), [0], PLAIN)
     assert same_bits(direct.weights, plain.weights)
     assert not same_bits(direct.weights, found.weights)
+    assert len(learned) == 3, "the large teacher is that of the other rows"
+
+
+def test_copies_of_an_assistant_have_teachers_of_their_own(lessons, learned):
+    """And so have a run and one whose assistant has the seed that was counted for it."""
+    taught = {"name": "kd", "teacher": {"backbone": WIDE, "train": {"steps": 3}}}
+    assistant = TeacherSettings(backbone={"name": "mlp", "hidden": [6]}, method=taught)
+    lessons.run(KD(teacher=replace(assistant, copies=2)), [0], PLAIN)
+    assert learned == [2_000_000, 1_000_000, 2_001_000, 1_001_000]
+    lessons.run(KD(teacher=replace(assistant, seed=2_000_000)), [0], PLAIN)
+    assert learned[4:] == [2_000_000, 3_000_000], "its teacher is another one"
 
 
 def test_nothing_of_the_held_out_part_is_trained_on(lessons, monkeypatch):
@@ -241,8 +251,28 @@ def test_progress_counts_the_steps_of_a_stack(lessons):
 def test_a_teacher_that_breaks_says_so(lessons):
     """Its student is not trained on what it says."""
     broken = replace(TEACHER, train={"lr": 1e200, "steps": 20, "clip": 0.0})
-    with pytest.raises(UserError, match="the teacher with the seed 1000000 cannot teach: the loss"):
-        lessons.run(KD(teacher=broken))
+    for method in (KD(teacher=broken), TeacherItself(teacher=broken)):
+        (found,) = lessons.run(method, fails=True)
+        assert found.status == "failed" and not (found.metrics or found.weights)
+        assert found.reason.startswith("the teacher with the seed 1000000 cannot teach: the loss")
+
+
+@pytest.mark.usefixtures("without_shape_checks")  # of settings: they are tensors
+def test_a_teacher_that_breaks_costs_no_other_seed(lessons, monkeypatch):
+    """The others' students are those of a stack without it."""
+    rest = lessons.run(KD(teacher=TEACHER), [0, 2], fields={"alpha": [0.1, 0.3]})
+    trained = School._trained
+
+    def breaks(self, training, its):
+        if its.seed == 1_000_001:
+            raise TeacherFailed("it broke")
+        return trained(self, training, its)
+
+    monkeypatch.setattr(School, "_trained", breaks)
+    fields = {"alpha": [0.1, 0.2, 0.3]}
+    found = lessons.run(KD(teacher=TEACHER), [0, 1, 2], fields=fields, fails=True)
+    assert [one.status for one in found] == ["finished", "failed", "finished"]
+    assert all(same_bits(a.weights, b.weights) for a, b in zip(found[::2], rest, strict=True))
 
 
 def test_features_of_convolutions_are_kept_too(lessons):

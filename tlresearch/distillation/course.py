@@ -96,7 +96,8 @@ class Course:
     ) -> None:
         self.training, self.batches, self.images = training, batches, images
         self.files, self.learning = files, Stage(training)
-        self.seconds, self.began = 0.0, time.monotonic()
+        self.seconds = 0.0
+        self.began: float | None = None
         self.observer = RunObserver(
             training,
             files,
@@ -108,8 +109,8 @@ class Course:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since its start, those before a checkpoint too."""
-        return self.seconds + time.monotonic() - self.began
+        """Seconds of the training so far, those before a checkpoint too."""
+        return self.seconds + (0.0 if self.began is None else time.monotonic() - self.began)
 
     def place(self, step: int) -> dict[str, Any]:
         """What a checkpoint says of the way so far."""
@@ -117,6 +118,7 @@ class Course:
 
     def travel(self) -> None:
         """Trains from the checkpoint, if there is one, to the end."""
+        self.began = time.monotonic()
         place = checkpoint.resume(self.files.checkpoint, self.training, self._fits)
         if place is not None:
             self.seconds = place["seconds"]
@@ -126,6 +128,7 @@ class Course:
         if self.learning.step == 0:
             self.learning.begin(0)
         self.learning.learn(self.batches.batch, self.observer, self._scores, "training")
+        self.seconds, self.began = self.elapsed, None
 
     def _fits(self, place: dict[str, Any]) -> bool:
         return place["seconds"] >= 0 and self.learning.fits(place)

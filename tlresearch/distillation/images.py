@@ -65,6 +65,7 @@ class Images:
         """
         kept, labels = self.kept, self.labels
         if settings.transfer_classes:
+            self._check_classes(settings)
             chosen = torch.tensor(settings.transfer_classes, device=labels.device)
             kept = kept[torch.isin(labels[kept], chosen)]
         if settings.transfer_samples is None:
@@ -77,6 +78,23 @@ class Images:
         key = random.make_key(seed, "transfer samples")
         some = subsets.evenly(labels[kept].cpu(), settings.transfer_samples, key)
         return kept[some.to(kept.device)]
+
+    def _check_classes(self, settings: DistillationSettings) -> None:
+        """Refuses classes to teach with, or to be found, of which there are no images."""
+        chosen = set(settings.transfer_classes)
+        there = set(self.labels[self.kept].tolist())
+        if chosen - there:
+            raise UserError(
+                f"benchmark.transfer_classes: of class {min(chosen - there)} {self.name} has no "
+                "training image that is not held out; choose others, or more samples"
+            )
+        on = self.test_labels if settings.evaluate == "test" else self.labels[self.held_out]
+        if not there - chosen or not set(on.tolist()) - chosen:
+            raise UserError(
+                f"benchmark.transfer_classes: {self.name} has no images of the classes beside "
+                f"{sorted(chosen)} to teach the teacher or to be measured on; leave more classes "
+                "out, or take more samples"
+            )
 
 
 def _augmented(keys: Key, x: Tensor, shift: int, flip: bool, black: Tensor) -> Tensor:

@@ -22,7 +22,12 @@ from tlresearch.distillation.networks import Student, of_student
 from tlresearch.distillation.settings import DistillationSettings
 from tlresearch.distillation.teacher import TeacherItself
 from tlresearch.distillation.teachers import resolve
-from tlresearch.distillation.teaching import School, published_file, steps_of_teachers
+from tlresearch.distillation.teaching import (
+    School,
+    TeacherFailed,
+    published_file,
+    steps_of_teachers,
+)
 from tlresearch.distillation.trying import trial
 from tlresearch.errors import UserError
 from tlresearch.training.device import dtype_of, peak_memory, tf32
@@ -113,17 +118,20 @@ def possible_metrics(config: Any) -> set[str]:
     """Those that a run of a configuration can have."""
     benchmark, found = config.benchmark, {*report.FITS, *report.SIZES}
     itself = isinstance(config.method, TeacherItself)
-    if not (itself and config.method.teacher.checkpoint):
+    published = itself and config.method.teacher.checkpoint
+    if not published:
         found |= set(report.COSTS)
     if config.method.begins_trained:
         found |= set(report.BEFORE)
-    if config.method.taught:
+    if config.method.taught and not itself:
         found |= set(report.BESIDE)
-    if benchmark.validation:
+    # What was trained on, or is measured on, cannot calibrate or select.
+    held_out = benchmark.validation and benchmark.evaluate == "test"
+    if held_out and not published:
         found |= set(report.CALIBRATED)
     if benchmark.transfer_classes and not itself:
         found |= set(report.ABSENT)
-    if config.train.checkpoint == "selected" and not itself:
+    if config.train.checkpoint == "selected" and held_out and not itself:
         found |= set(report.SELECTED)
     return found
 
@@ -166,22 +174,58 @@ def run_stack(
     its = replace(watch, progress=one_by_one(progress, len(run.seeds)))
     school = School(images, files, its, root, run.benchmark.cache)
     with tf32(run.train.tf32):
-        frozen: list[list[FrozenTeacher]] = [[] for _ in run.seeds]
-        if run.method.taught:
-            frozen = school.of(run.method.taught_by(), run.backbone, run.train, run.seeds)
-        if isinstance(run.method, TeacherItself):
-            return _teachers_measured(run, school, frozen)
-        course = _course(run, school, frozen, watch)
-        before = _before(run, school, course)
-        course.travel()
-        for teachers in frozen:
-            for teacher in teachers:
-                teacher.unchanged()
-        rows = _outcomes(run, school, course, frozen)
-        for row, found in zip(rows, before, strict=True):
-            if row.status == "finished":
-                row.metrics.update(found)
-        return rows
+        frozen, failures = _teachers(run, school)
+        taught = _only(run, list(frozen))
+        found: list[Outcome] = []
+        if frozen and isinstance(run.method, TeacherItself):
+            found = _teachers_measured(taught, school, list(frozen.values()))
+        elif frozen:
+            found = _students(taught, school, list(frozen.values()), watch)
+    rows = dict(zip(taught.seeds, found, strict=True)) | failures
+    return [rows[seed] for seed in run.seeds]
+
+
+def _teachers(
+    run: StackRun, school: School
+) -> tuple[dict[int, list[FrozenTeacher]], dict[int, Outcome]]:
+    """Of each seed its teachers, or what became of a seed whose teacher diverged."""
+    frozen: dict[int, list[FrozenTeacher]] = {}
+    failures: dict[int, Outcome] = {}
+    for seed in run.seeds:
+        try:
+            frozen[seed] = []
+            if run.method.taught:
+                settings = run.method.taught_by()
+                frozen[seed] = school.of(settings, run.backbone, run.train, seed)
+        except TeacherFailed as failure:
+            del frozen[seed]
+            details = _details(run, school, 0, school.seconds)
+            failures[seed] = Outcome({}, {}, "failed", str(failure), details)
+    return frozen, failures
+
+
+def _only(run: StackRun, seeds: list[int]) -> StackRun:
+    """The run of some of its seeds."""
+    places = [run.seeds.index(seed) for seed in seeds]
+    fields = {name: [values[i] for i in places] for name, values in run.fields.items()}
+    return replace(run, seeds=seeds, fields=fields)
+
+
+def _students(
+    run: StackRun, school: School, frozen: list[list[FrozenTeacher]], watch: Watch
+) -> list[Outcome]:
+    """Trains and measures them."""
+    course = _course(run, school, frozen, watch)
+    before = _before(run, school, course)
+    course.travel()
+    for teachers in frozen:
+        for teacher in teachers:
+            teacher.unchanged()
+    rows = _outcomes(run, school, course, frozen)
+    for row, found in zip(rows, before, strict=True):
+        if row.status == "finished":
+            row.metrics.update(found)
+    return rows
 
 
 def _course(
@@ -246,12 +290,13 @@ def _outcomes(
 def _chosen_metrics(run: StackRun, school: School, course: Course) -> list[dict[str, float]]:
     """With `checkpoint: selected`: what the selected weights are worth; leaves the last ones."""
     last = course.learning.last
+    rows: list[dict[str, float]] = [{} for _ in run.seeds]
     if last is None:
-        return [{} for _ in run.seeds]
-    rows = []
-    for place in range(len(run.seeds)):
-        seen = report.measured(course.network(place), school.images, run.benchmark.evaluate)
-        rows.append({f"{name}_selected": v for name, v in report.quality(seen).items()})
+        return rows
+    if run.benchmark.evaluate == "test":
+        for place, row in enumerate(rows):
+            seen = report.measured(course.network(place), school.images, "test")
+            row.update({f"{name}_selected": v for name, v in report.quality(seen).items()})
     last.restore(course.training.stack)
     return rows
 
@@ -283,8 +328,9 @@ def _teachers_measured(
         if len(teachers) > 1:
             network, weights = _Together(teachers), {}
         seen = report.measured(network, school.images, run.benchmark.evaluate)
-        found = report.quality(seen) | report.calibrated(seen)
-        found |= report.beside(seen, [seen.logits])
+        found = report.quality(seen)
+        if settings.checkpoint is None:
+            found |= report.calibrated(seen)
         each = report.sizes(teachers[0].network, school.images.shape)
         found |= {name: value * len(teachers) for name, value in each.items()}
         if settings.checkpoint is None:

@@ -47,6 +47,8 @@ class Measured:
     held_out: Float[Tensor, "m classes"]
     """Of the held-out part, possibly without rows."""
     held_out_labels: Int64[Tensor, " m"]
+    apart: bool
+    """Whether the held-out part is not what is measured on."""
 
 
 @torch.no_grad()
@@ -61,8 +63,9 @@ def measured(network: nn.Module, images: Images, evaluate: str) -> Measured:
     held_out, its_labels = images.train[images.held_out], images.labels[images.held_out]
     of_held_out = logits_of(network, held_out)
     if evaluate == "validation":
-        return Measured(of_held_out, its_labels, of_held_out, its_labels)
-    return Measured(logits_of(network, images.test), images.test_labels, of_held_out, its_labels)
+        return Measured(of_held_out, its_labels, of_held_out, its_labels, False)
+    of_test = logits_of(network, images.test)
+    return Measured(of_test, images.test_labels, of_held_out, its_labels, True)
 
 
 def quality(seen: Measured) -> dict[str, float]:
@@ -79,7 +82,7 @@ def quality(seen: Measured) -> dict[str, float]:
 
 def calibrated(seen: Measured) -> dict[str, float]:
     """Temperature with the least NLL on the held-out part, and what it makes of the rest."""
-    if not len(seen.held_out_labels):
+    if not (seen.apart and len(seen.held_out_labels)):
         return {}
     temperature = best_temperature(seen.held_out, seen.held_out_labels)
     scaled = seen.logits / temperature

@@ -77,5 +77,6 @@ class TeacherSettings:
     """M networks that differ in their seed and answer together: the m-th has the seed
     s + 1000 (m − 1), m from 1."""
     seed: Annotated[int, Bounds(ge=0)] | None = None
-    """s; null: that of the run that asks + 1,000,000, so that each seed has a teacher of its own,
-    which begins elsewhere even where it is like its student."""
+    """s; null: that of the run + 1,000,000, and as much more for each teacher that taught it, so
+    that each seed has teachers of its own, which begin elsewhere even where they are like their
+    student."""

@@ -13,10 +13,6 @@ from tlresearch.training.settings import Train, check_train
 
 CHECKPOINTS = {"cifar10_resnet20": "resnet20", "cifar10_resnet56": "resnet56"}
 """Published weights, and the backbone that they are of."""
-SPACING = 1000
-"""Between the seeds of the copies of a teacher."""
-APART = 1_000_000
-"""From the seed of a student to that of its teacher."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +94,3 @@ def plain_teacher(
 ) -> nn.Module:
     """A network of the teacher's architecture, for the shapes of its features."""
     return build(resolve_backbone(settings, "teacher") or backbone, shape, classes, 0)
-
-
-def seeds_of(settings: TeacherSettings, seeds: list[int], copy: int) -> list[int]:
-    """The seeds of one copy of the teachers of some runs."""
-    own = [seed + APART for seed in seeds] if settings.seed is None else [settings.seed]
-    return [seed + SPACING * copy for seed in own]

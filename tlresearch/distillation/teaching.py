@@ -23,6 +23,7 @@ from tlresearch.distillation.batches import TaughtBatches
 from tlresearch.distillation.course import Course, Watch, begin
 from tlresearch.distillation.frozen_teacher import FrozenTeacher
 from tlresearch.distillation.images import Images
+from tlresearch.distillation.lineage import Lineage, lineage
 from tlresearch.distillation.live_teacher import LiveTeacher, Teacher
 from tlresearch.distillation.networks import of_student
 from tlresearch.distillation.settings import TeacherSettings
@@ -40,6 +41,10 @@ FILES = {
     "cifar10_resnet56": "resnet56-4bfd9763.th",
 }
 """Below ROOT/weights/cifar10_resnet."""
+
+
+class TeacherFailed(Exception):
+    """A teacher's training diverged: a run without it has failed, others have not."""
 
 
 @dataclasses.dataclass
@@ -65,34 +70,31 @@ class School:
         return self.files.trained or self.files.checkpoint.parent / "teachers"
 
     def of(
-        self, settings: TeacherSettings, backbone: Any, train: Train, seeds: list[int]
-    ) -> list[list[FrozenTeacher]]:
-        """The copies that teach each seed."""
+        self, settings: TeacherSettings, backbone: Any, train: Train, base: int
+    ) -> list[FrozenTeacher]:
+        """The copies that teach a run.
+
+        Args:
+            settings: of the teacher.
+            backbone: the student's.
+            train: of the row.
+            base: the run's seed, or of a teacher that is taught what `lineage` counts from.
+
+        Raises:
+            TeacherFailed: one of them, or of their own teachers, diverged.
+        """
         if settings.checkpoint is not None:
-            published = FrozenTeacher(self._published(settings, train))
-            return [[published] for _ in seeds]
+            return [FrozenTeacher(self._published(settings, train))]
         training = teachers.resolve(settings, backbone, train, "teacher")
-        made: dict[int, FrozenTeacher] = {}
-        rows = []
-        for i in range(len(seeds)):
-            row = []
-            for copy in range(settings.copies):
-                asked = teachers.seeds_of(settings, seeds, copy)
-                seed = asked[i if settings.seed is None else 0]
-                if seed not in made:
-                    made[seed] = FrozenTeacher(self._trained(training, seed))
-                else:
-                    self.watch.progress(steps_of(training))
-                row.append(made[seed])
-            rows.append(row)
-        return rows
+        asked = [lineage(settings, training, base, copy) for copy in range(settings.copies)]
+        return [FrozenTeacher(self._trained(training, one)) for one in asked]
 
     def cost(
         self, settings: TeacherSettings, backbone: Any, train: Train, seed: int
     ) -> tuple[int, float]:
-        """Steps and seconds of the trainings of one seed's copies, without their own teachers."""
+        """Steps and seconds of the trainings of a run's teachers, without their own teachers."""
         training = teachers.resolve(settings, backbone, train, "teacher")
-        asked = [teachers.seeds_of(settings, [seed], copy)[0] for copy in range(settings.copies)]
+        asked = [lineage(settings, training, seed, copy) for copy in range(settings.copies)]
         costs = [self.costs[self._key(training, one)] for one in asked]
         return sum(steps for steps, _ in costs), sum(seconds for _, seconds in costs)
 
@@ -120,9 +122,9 @@ class School:
         load_checkpoint(network, path)
         return network.to(self.images.train.device, dtype_of(train.precision))
 
-    def _trained(self, training: teachers.Training, seed: int) -> nn.Module:
+    def _trained(self, training: teachers.Training, its: Lineage) -> nn.Module:
         """A trained network, taken or made."""
-        key = self._key(training, seed)
+        key, seed = self._key(training, its), its.seed
         networks = begin(
             training.backbone, training.method, {}, training.train, [seed], self.images
         )
@@ -137,7 +139,7 @@ class School:
                     self.other_code = found.source
                 self.watch.progress(steps_of(training))
             else:
-                self._learn(training, networks, key, seed)
+                self._learn(training, networks, key, its)
         student = networks.one(0)[1]
         network = build(training.backbone, self.images.shape, self.images.classes, seed)
         # First its type: numbers of float64 would be rounded on their way.
@@ -145,14 +147,14 @@ class School:
         network.load_state_dict(of_student(weights_of(student)))
         return network
 
-    def _learn(self, training: teachers.Training, networks: Any, key: str, seed: int) -> None:
+    def _learn(self, training: teachers.Training, networks: Any, key: str, its: Lineage) -> None:
         """Trains a network, its own teachers first, and keeps it."""
-        method, train = training.method, training.train
+        method, train, seed = training.method, training.train, its.seed
         views = self.images.views(training.shift, training.flip, seed)
         answering: list[list[Teacher]] = [[]]
         if method.taught:
             settings = method.taught_by()
-            (frozen,) = self.of(settings, training.backbone, train, [seed])
+            frozen = self.of(settings, training.backbone, train, its.base)
             taps, fixed = method.teacher_taps, views.augment is None
             answering = [self.answering(settings, frozen, views, taps, train.batch_size, fixed)]
         batches = TaughtBatches(
@@ -168,7 +170,7 @@ class School:
         course.travel()
         failure = networks.failures[0]
         if failure:
-            raise UserError(f"the teacher with the seed {seed} cannot teach: {failure}")
+            raise TeacherFailed(f"the teacher with the seed {seed} cannot teach: {failure}")
         self.seconds += course.elapsed
         self.costs[key] = (networks.steps[0], course.elapsed)
         done = trainings.Trained(
@@ -177,7 +179,7 @@ class School:
         trainings.keep(self.folder, key, done, seed)
         files.checkpoint.unlink(missing_ok=True)
 
-    def _key(self, training: teachers.Training, seed: int) -> str:
+    def _key(self, training: teachers.Training, its: Lineage) -> str:
         """SHA-256 of what a teacher's training depends on; hexadecimal."""
         plain = {
             "backbone": plain_config(training.backbone, defaults=False),
@@ -186,9 +188,11 @@ class School:
                 dataclasses.replace(training.train, stack="auto"), defaults=False
             ),
             "views": [training.shift, training.flip],
-            "seed": seed,
+            "seed": its.seed,
             "data": [self.images.fingerprint, self.images.recipe, len(self.images.held_out)],
         }
+        if training.method.taught:
+            plain["base"] = its.base
         files = [hashlib.sha256(file).hexdigest() for file in own.sources(training)]
         if files:
             plain["own files"] = files

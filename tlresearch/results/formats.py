@@ -75,7 +75,7 @@ def _steps(count: int) -> str:
 _SHIFTS = {
     "": "",
     "_shifted": ", shifted without labels",
-    "_shifted_oracle": ", shifted by test labels",
+    "_shifted_oracle": ", shifted by true labels",
 }
 """Of the logits of classes that a student never saw."""
 
@@ -105,7 +105,7 @@ METRIC_FORMATS: dict[str, MetricFormat] = {
     "errors_absent": MetricFormat("errors, absent classes", decimals=1, lower_is_better=True),
     "acc_selected": _percent("accuracy, selected", 0.99),
     "shift": MetricFormat("shift without labels", decimals=2),
-    "shift_oracle": MetricFormat("shift by test labels", decimals=2),
+    "shift_oracle": MetricFormat("shift by true labels", decimals=2),
     "nll": MetricFormat("NLL", "nats", decimals=4, lower_is_better=True),
     "nll_scaled": MetricFormat("NLL, scaled", "nats", decimals=4, lower_is_better=True),
     "kl_teacher": MetricFormat("KL to the teacher", "nats", decimals=4, lower_is_better=True),
