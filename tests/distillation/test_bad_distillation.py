@@ -135,6 +135,26 @@ CASES: dict[str, tuple[list[str], str]] = {
         ["methods.fit={name: crd, student: [backbone, head]}"],
         "methods.fit.student: CRD compares one pair of features",
     ),
+    "a number of images for CRD": (
+        ["methods.fit={name: crd, images: 5}"],
+        "unknown key 'methods.fit.images'; expected one of teacher, student, of_teacher",
+    ),
+    "one image for CRD": (
+        ["methods.fit={name: crd}", "benchmark.transfer_samples=1"],
+        "benchmark.transfer_samples: fit tells an image from others and needs at least 2, not 1",
+    ),
+    "a path twice": (
+        ["methods.fit.student=[backbone, head, backbone]"],
+        "methods.fit.student: the path 'backbone' is there 2 times; each of the student's features",
+    ),
+    "a path twice with others of the teacher": (
+        ["methods.fit.student=[head, head]", "methods.fit.of_teacher=[head, backbone]"],
+        "methods.fit.student: the path 'head' is there 2 times",
+    ),
+    "a path of a teacher's own student twice": (
+        ["methods.kd.teacher.method={name: similarity, student: [backbone, backbone]}"],
+        "methods.kd.teacher.method.student: the path 'backbone' is there 2 times",
+    ),
     "a batch without triples": (
         ["methods.fit.name=rkd", "train.batch_size=2"],
         "train.batch_size: fit compares the samples of a batch with each other and needs at least "

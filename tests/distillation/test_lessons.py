@@ -141,6 +141,31 @@ def test_hints_by_hand(lessons):
     assert_close(extras.state_dict(), regressor.state_dict(), 1e-12)
 
 
+@pytest.mark.parametrize("cache", [False, True])
+def test_two_layers_learn_from_one_by_hand(lessons, cache):
+    """Each of the student's features has a regressor of its own to the same feature."""
+    teacher = teacher_by_hand(lessons, 1_000_000)
+    (student, *regressors) = drawn(
+        0, lambda: classifier(8), lambda: nn.Linear(8, 16), lambda: nn.Linear(CLASSES, 16)
+    )
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        hint, mine = teacher.backbone(x).detach(), student(x)
+        errors = [
+            F.mse_loss(regressor(feature), hint)
+            for regressor, feature in zip(regressors, (student.backbone(x), mine), strict=True)  # type: ignore[operator]
+        ]
+        return F.cross_entropy(mine, y) + 2 * sum(errors, torch.zeros(()))
+
+    trained(lessons, 0, 2, [student, *regressors], loss)
+    method = FitNets(
+        student=("backbone", "head"), of_teacher=("backbone", "backbone"), weight=2.0,
+        batch_norm=False, teacher=TEACHER,
+    )  # fmt: skip
+    (found,) = lessons.run(method, [0], PLAIN, cache=cache, **BY_HAND)
+    assert_close(found.weights, student.state_dict(), 1e-12)
+
+
 def test_mutual_learning_by_hand(lessons):
     """Both networks' cross-entropy and each one's divergence from the other, which is constant."""
     first, second = drawn(0, lambda: classifier(8), lambda: classifier(8))
@@ -245,9 +270,10 @@ def test_a_student_sees_what_its_teacher_answers_for(lessons, views, monkeypatch
     lessons.run(KD(teacher=TEACHER), [4], PLAIN, shift=1, flip=True, views=views, **more)
     assert len(seen) == 4
     images, all_views = lessons.images(), set()
-    for x, (batches, step, (student_x, y, said, places, progress)) in zip(
+    for x, (batches, step, (student_x, y, said, positions, progress)) in zip(
         asked, seen, strict=False
     ):
+        places = images.kept[positions]
         assert torch.equal(x, student_x[0]) and progress.tolist() == [step / 4]
         assert torch.equal(y[0], images.labels[places[0]])
         which: Any = step

@@ -153,6 +153,42 @@ def test_memory_by_hand():
     assert torch.equal(remembered(memory, torch.tensor([1]), fresh, 1.0), memory)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 1.0])
+def test_a_sample_that_is_in_a_batch_more_than_once(momentum: float):
+    """Its row is renewed once, from what it was, with its last embedding; by a plain loop, and as
+    if the last ones alone were in the batch."""
+    memory, fresh, where = rows(5), rows(6, seed=2), torch.tensor([3, 0, 3, 1, 0, 3])
+    after = remembered(memory, where, fresh, momentum)
+    expected = memory.clone()
+    for index, embedding in zip(where.tolist(), fresh, strict=True):
+        mixed = momentum * memory[index] + (1 - momentum) * embedding
+        expected[index] = mixed / mixed.norm()
+    torch.testing.assert_close(after, expected, atol=1e-12, rtol=0)
+    alone = remembered(memory, torch.tensor([1, 0, 3]), fresh[3:], momentum)
+    assert torch.equal(after, alone)
+
+
+def test_what_is_written_to_a_row_twice_are_the_same_bits(monkeypatch: pytest.MonkeyPatch):
+    """So that a device which writes in any order has one result; also mapped over seeds."""
+    where = torch.tensor([3, 0, 3, 1, 0, 3])
+    written, copied = [], torch.Tensor.index_copy
+
+    def writing(self: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+        written.append(source)
+        return copied(self, dim, index, source)
+
+    monkeypatch.setattr(torch.Tensor, "index_copy", writing)
+    memory, fresh = rows(5, 40).float(), rows(6, 40, seed=2).float()
+    after = remembered(memory, where, fresh)
+    (each,) = written
+    assert torch.equal(each, after[where])
+    monkeypatch.undo()
+    turned = torch.stack([where, where.flip(0)])
+    mapped = vmap(remembered, in_dims=(None, 0, 0))(memory, turned, torch.stack([fresh] * 2))
+    for ours, indices in zip(mapped, turned, strict=True):
+        torch.testing.assert_close(ours, remembered(memory, indices, fresh), atol=1e-6, rtol=0)
+
+
 def test_a_new_memory_is_of_length_1_and_has_no_direction():
     memory = new_memory(KEY, 4000, 8)
     torch.testing.assert_close(memory.square().sum(1), torch.ones(4000))

@@ -30,6 +30,7 @@ class TaughtBatches:
         seeds: list[int],
         purpose: str,
         fresh: bool,
+        taps: Sequence[str] = (),
     ) -> None:
         """Draws nothing yet.
 
@@ -42,26 +43,28 @@ class TaughtBatches:
             seeds: of the stack.
             purpose: names the stream of batches.
             fresh: whether each step has views of its own.
+            taps: paths of the teachers' features that are wanted, in their order; one may be there
+                more than once.
         """
         self.images, self.pools, self.views, self.teachers = images, pools, views, teachers
-        self.seeds, self.fresh = seeds, fresh
+        self.seeds, self.fresh, self.taps = seeds, fresh, taps
         self.steps = train.steps * train.accumulate
         sizes = [len(pool) for pool in pools]
         self.sampler = EpochSampler(seeds, sizes, train.batch_size, purpose)
-        self._first, self._places = 0, torch.empty(0)
+        self._first, self._positions, self._places = 0, torch.empty(0), torch.empty(0)
 
     def batch(self, step: int) -> tuple[Tensor | None, ...]:
         """The batches of all seeds at a step, from 0."""
-        if not self._first <= step < self._first + len(self._places):
+        if not self._first <= step < self._first + len(self._positions):
             self._draw(step)
-        places = self._places[step - self._first]
+        positions, places = self._positions[step - self._first], self._places[step - self._first]
         rows = [self._of_seed(i, places[i], step) for i in range(len(self.seeds))]
         logits = [row[1] for row in rows]
         answers = torch.stack(logits) if self.teachers[0] else None
         taps = [torch.stack([row[2][k] for row in rows]) for k in range(len(rows[0][2]))]
         x = torch.stack([row[0] for row in rows])
         progress = x.new_full((len(rows),), step / self.steps)
-        return (x, self.images.labels[places], answers, places, progress, *taps)
+        return (x, self.images.labels[places], answers, positions, progress, *taps)
 
     def _of_seed(self, i: int, places: Tensor, step: int) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Inputs, the teachers' logits (M, B, C) and features of one seed."""
@@ -70,7 +73,8 @@ class TaughtBatches:
         if not self.teachers[i]:
             return x, x.new_empty(0), []
         said = [teacher.outputs(places, view) for teacher in self.teachers[i]]
-        return x, torch.stack([one.logits for one in said]), list(said[0].features.values())
+        features = [said[0].features[path] for path in self.taps]
+        return x, torch.stack([one.logits for one in said]), features
 
     def _view(self, i: int, step: int, count: int) -> int | Tensor:
         views = self.views[i]
@@ -86,4 +90,4 @@ class TaughtBatches:
         steps = min(self.sampler.block_steps, self.steps - step)
         positions = self.sampler.block(step, steps).to(self.images.labels.device)
         chosen = [pool[positions[:, i]] for i, pool in enumerate(self.pools)]
-        self._first, self._places = step, torch.stack(chosen, 1)
+        self._first, self._positions, self._places = step, positions, torch.stack(chosen, 1)

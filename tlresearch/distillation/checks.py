@@ -27,6 +27,12 @@ def check(
             f"train.batch_size: {label} compares the samples of a batch with each other and needs "
             f"at least {method.least_batch}, not {train.batch_size}"
         )
+    few = benchmark.transfer_samples
+    if few is not None and few < method.least_images:
+        raise UserError(
+            f"benchmark.transfer_samples: {label} tells an image from others and needs at least "
+            f"{method.least_images}, not {few}"
+        )
     if benchmark.validation == 0:
         if train.checkpoint == "selected":
             raise UserError(

@@ -54,6 +54,7 @@ def begin(
     seeds: list[int],
     images: Images,
     teachers: Sequence[Sequence[nn.Module]] | None = None,
+    count: int | None = None,
 ) -> Training:
     """The networks of all seeds at initialisation, where the images are.
 
@@ -63,15 +64,18 @@ def begin(
         fields: numbers that differ between them.
         train: of all seeds.
         seeds: of the stack.
-        images: whose shape, classes and number count.
+        images: whose shape and classes count.
         teachers: of each seed, for a method whose students are made of them.
+        count: images that each seed is trained on; None: those that teachers are.
     """
     dtype, device = dtype_of(train.precision), images.train.device
-    method = method.for_images(len(images.train))
     networks = [
-        method.networks_from(of_seed, backbone, images.shape, images.classes, seed).to(dtype)
+        method.networks_from(of_seed, backbone, images.shape, images.classes, seed)
         for seed, of_seed in zip(seeds, teachers or [()] * len(seeds), strict=True)
     ]
+    for network in networks:
+        method.make_room(network, len(images.kept) if count is None else count)
+        network.to(dtype)
     if train.batch_size < 2 and any(isinstance(m, _BatchNorm) for m in networks[0].modules()):
         raise UserError("train.batch_size: batch norm needs at least 2 samples in a batch, not 1")
     if train.channels_last:

@@ -2,14 +2,15 @@
 
 Tian, Krishnan and Isola, ICLR 2020, arXiv:1910.10699, eqs. (17) to (19): the student's embedding of
 an image tells the teacher's embedding of the same image from those of K others, which are drawn
-from a memory of all training images on the device; and the same with both networks exchanged.
+from a memory of the N images that the student is taught with, on the device; and the same with both
+networks exchanged.
 
 Differs from the paper: partition constants are estimated on the first batch, as in the authors'
 code; negatives are drawn from all other images, also of the same class, with replacement.
 """
 
-from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from tlresearch.distillation.method import TaughtBatch
 from tlresearch.distillation.networks import Student
 from tlresearch.distillation.tapping import TappingMethod
+from tlresearch.errors import UserError
 from tlresearch.functional import random
 from tlresearch.functional.contrastive_distillation import (
     Projections,
@@ -26,7 +28,6 @@ from tlresearch.functional.contrastive_distillation import (
     new_memory,
     remembered,
 )
-from tlresearch.settings import Bounds
 from tlresearch.training.settings import Count, Fraction, NonNegative, Positive
 
 _UNKNOWN = 1024
@@ -40,7 +41,6 @@ class Memory(nn.Module):
         student: numbers in the student's feature.
         teacher: numbers in the teacher's.
         dim: of the embeddings.
-        images: N.
     """
 
     key: Tensor
@@ -49,20 +49,26 @@ class Memory(nn.Module):
     of_teacher: Tensor
     log_partitions: Tensor
 
-    def __init__(self, student: int, teacher: int, dim: int, images: int) -> None:
+    def __init__(self, student: int, teacher: int, dim: int) -> None:
         super().__init__()
         self.project = Projections(student, teacher, dim)
         key = torch.randint(2**62, ())  # from the generator of the initialisation
         self.register_buffer("key", key)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("of_student", new_memory(random.fold(key, 0), images, dim))
-        self.register_buffer("of_teacher", new_memory(random.fold(key, 1), images, dim))
         self.register_buffer("log_partitions", torch.zeros(2))
+        self.make_room(_UNKNOWN, dim)
+
+    def make_room(self, images: int, dim: int) -> None:
+        """N new rows in each memory."""
+        self.register_buffer("of_student", new_memory(random.fold(self.key, 0), images, dim))
+        self.register_buffer("of_teacher", new_memory(random.fold(self.key, 1), images, dim))
 
 
 @dataclass(frozen=True)
 class CRD(TappingMethod):
     """Embeddings of one image by both networks belong together."""
+
+    least_images: ClassVar[int] = 2
 
     weight: NonNegative = 0.8
     """β, of both directions together."""
@@ -74,17 +80,11 @@ class CRD(TappingMethod):
     """τ > 0 of the embeddings' products."""
     momentum: Fraction = 0.5
     """What a memory keeps of an image when it is seen again, in [0, 1)."""
-    images: Annotated[int, Bounds(ge=0)] = 0
-    """N, in the memory; 0: all training images, which is what there must be room for."""
 
     def problem(self) -> str | None:
         if len(self.student) > 1:
             return "student: CRD compares one pair of features; give one path"
         return super().problem()
-
-    def for_images(self, count: int) -> "CRD":
-        """With room for all training images."""
-        return replace(self, images=count)
 
     def extend(
         self, networks: Student, backbone: Any, shape: tuple[int, int, int], classes: int
@@ -92,7 +92,18 @@ class CRD(TappingMethod):
         """Projections and memories."""
         ((ours, theirs),) = self.pairs(networks, backbone, shape, classes)
         sizes = (torch.Size(ours).numel(), torch.Size(theirs).numel())
-        networks.extras["memory"] = Memory(*sizes, self.dim, self.images or _UNKNOWN)
+        networks.extras["memory"] = Memory(*sizes, self.dim)
+
+    def make_room(self, networks: Student, count: int) -> None:
+        """N rows in each memory: those of the images that may be drawn."""
+        if count < self.least_images:
+            raise UserError(
+                f"CRD tells an image from others and needs at least {self.least_images} images to "
+                f"train on, not {count}"
+            )
+        memory = networks.extras["memory"]
+        assert isinstance(memory, Memory)
+        memory.make_room(count, self.dim)
 
     def compare(self, networks: Student, features: list[Tensor], batch: TaughtBatch) -> Tensor:
         """Both directions; then the memories are renewed."""

@@ -27,7 +27,8 @@ class TaughtBatch(NamedTuple):
     teachers: Float[Tensor, "teachers batch classes"] | None
     """Logits of each teacher; None: the method asks for none."""
     places: Int64[Tensor, " batch"]
-    """Of the images in the training data, for methods that remember them."""
+    """Of the images among the N that are trained on, in [0, N), for methods that remember them; an
+    image may be in a batch more than once."""
     progress: Float[Tensor, ""]
     """p, the fraction of the training's steps that are done, in [0, 1)."""
     tap_1: Tensor | None = None
@@ -58,6 +59,8 @@ class DistillationMethod(Method):
     """Whether it asks a teacher."""
     least_batch: ClassVar[int] = 1
     """Fewest samples that a batch must have."""
+    least_images: ClassVar[int] = 1
+    """Fewest images that there must be to train on."""
 
     @property
     def begins_trained(self) -> bool:
@@ -108,9 +111,8 @@ class DistillationMethod(Method):
         """Paths of the teacher's features, as many."""
         return ()
 
-    def for_images(self, count: int) -> "DistillationMethod":
-        """The method for so many training images; only one that remembers them differs."""
-        return self
+    def make_room(self, networks: Student, count: int) -> None:
+        """Prepares new networks for `count` images to train on; here they remember none."""
 
     def taught_by(self) -> TeacherSettings:
         """Who teaches, as its training needs it; of a method that is taught."""

@@ -234,7 +234,10 @@ def _course(
     """The students' way, at its beginning."""
     images, benchmark, method = school.images, run.benchmark, run.method
     networks = [[teacher.network for teacher in of_seed] for of_seed in frozen]
-    training = begin(run.backbone, method, run.fields, run.train, run.seeds, images, networks)
+    pools = [images.pool(benchmark, seed) for seed in run.seeds]  # all of one size
+    training = begin(
+        run.backbone, method, run.fields, run.train, run.seeds, images, networks, len(pools[0])
+    )
     seen = partial(images.views, benchmark.shift, benchmark.flip)
     views = [seen(seed, max(benchmark.views, 1)) for seed in run.seeds]
     answering: list[Any] = [[] for _ in run.seeds]
@@ -246,10 +249,9 @@ def _course(
             )
             for teachers, of_seed in zip(frozen, views, strict=True)
         ]  # fmt: skip
-    pools = [images.pool(benchmark, seed) for seed in run.seeds]
     batches = TaughtBatches(
         images, pools, views, answering, run.train, run.seeds, "batches of distillation",
-        benchmark.fresh,
+        benchmark.fresh, method.teacher_taps,
     )  # fmt: skip
     return Course(training, batches, images, school.files, watch)
 

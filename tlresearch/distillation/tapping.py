@@ -19,10 +19,11 @@ class TappingMethod(TaughtMethod):
     """Labels, soft targets with weight α, and a loss on features with a weight of its own."""
 
     student: tuple[str, ...] = ("backbone",)
-    """Paths of the student's features, as dotted names of its modules (`backbone.layer2`;
-    `backbone` is what the head sees)."""
+    """Paths of the student's features, each once, as dotted names of its modules
+    (`backbone.layer2`; `backbone` is what the head sees)."""
     of_teacher: tuple[str, ...] = ()
-    """Paths of the teacher's features, one for each of the student's; empty: the same paths."""
+    """Paths of the teacher's features, one for each of the student's; several of the student's may
+    learn from one of the teacher's. Empty: the same paths."""
     alpha: Share = 0.0
     """α in [0, 1], the weight of soft targets at `temperature`; the labels have 1 − α."""
     temperature: Positive = 4.0
@@ -41,6 +42,13 @@ class TappingMethod(TaughtMethod):
     def problem(self) -> str | None:
         if not 1 <= len(self.student) <= MOST_TAPS:
             return f"student: expected 1 to {MOST_TAPS} paths, not {len(self.student)}"
+        twice = [path for path in self.student if self.student.count(path) > 1]
+        if twice:
+            return (
+                f"student: the path {twice[0]!r} is there {self.student.count(twice[0])} times; "
+                "each of the student's features is compared with one of the teacher's, so name it "
+                "once"
+            )
         if len(self.teacher_taps) != len(self.student):
             return (
                 f"of_teacher: {len(self.of_teacher)} paths for {len(self.student)} of the "

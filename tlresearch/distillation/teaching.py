@@ -109,7 +109,8 @@ class School:
     ) -> list[Teacher]:
         """The teachers of one seed, as batches ask them; kept only of views that are fixed."""
         dtype = torch.promote_types(self.images.train.dtype, torch.float32)
-        live = [LiveTeacher(teacher, views, taps, chunk, dtype) for teacher in frozen]
+        once = tuple(dict.fromkeys(taps))
+        live = [LiveTeacher(teacher, views, once, chunk, dtype) for teacher in frozen]
         return [teacher_cache.kept(one) for one in live] if fixed and self.cache else list(live)
 
     def _published(self, settings: TeacherSettings, train: Train) -> nn.Module:
@@ -159,7 +160,7 @@ class School:
             answering = [self.answering(settings, frozen, views, taps, train.batch_size, fixed)]
         batches = TaughtBatches(
             self.images, [self.images.kept], [views], answering, train, [seed],
-            "batches of distillation", fresh=True,
+            "batches of distillation", fresh=True, taps=method.teacher_taps,
         )  # fmt: skip
         files = dataclasses.replace(
             self.files,

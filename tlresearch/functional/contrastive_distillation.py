@@ -7,7 +7,8 @@ teacher's memory plus that with the teacher's on the student's (the authors' cod
 
 Differs from the paper: scores are divided by a constant Z, as in the authors' code; Z = 1 is
 eq. (19). Differs from the code: no ε = 1e-7 in the quotients, which are sigmoids here and cannot
-overflow; negatives are drawn with replacement; a new memory has rows of length 1, there of about 1.
+overflow; negatives are drawn with replacement; a new memory has rows of length 1, there of about 1;
+a sample may be in a batch more than once (`remembered`).
 """
 
 import math
@@ -120,15 +121,26 @@ def remembered(
 ) -> Memory:
     """A memory whose rows `indices` are (μ m + (1 − μ) e) / ‖·‖; the one given is unchanged.
 
+    Of a row that is named more than once, e is the last of its embeddings and m the row as it was
+    given, so that it is renewed once. Every time the same bits are written to it: in which order
+    that happens, which nobody says on CUDA, does not matter.
+
     Args:
         memory: m.
-        indices: rows to renew, each once.
+        indices: rows to renew.
         embeddings: e, of length 1; no gradient flows to them.
         momentum: μ in [0, 1]; .5 in the authors' code.
     """
     with full_precision(memory):
         renewed = momentum * memory[indices] + (1 - momentum) * wide(embeddings.detach())
-        return memory.index_copy(0, indices, unit(renewed).to(memory.dtype))
+        rows = unit(renewed)[_last_of_equals(indices)].to(memory.dtype)
+        return memory.index_copy(0, indices, rows)
+
+
+def _last_of_equals(indices: Indices) -> Indices:
+    """For each place the last place that has the same index."""
+    order = torch.arange(len(indices), device=indices.device)
+    return torch.where(indices == indices[:, None], order, -1).amax(1)
 
 
 def new_memory(key: random.Key, size: int, dim: int = 128) -> Memory:
