@@ -15,6 +15,7 @@ ROOMS = [
         "schema",
         "configs",
         "own",
+        "own_names",
         "files",
         "variations",
         "yamlfile",

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tlresearch import families, own, schema, yamlfile
+from tlresearch import families, own, own_names, schema, yamlfile
 from tlresearch.checks import VARIABLE, check_header, check_metrics, check_published
 from tlresearch.configs import plain_config
 from tlresearch.errors import UserError
@@ -329,6 +329,7 @@ def resolve(raw: Mapping[str, Any], label: str, where: str) -> Config:
     if backbone is None:
         backbone = schema.named(header.backbone, BACKBONES, "backbone", "backbone", where)
     settings = {key: value for key, value in header.methods[label].items() if key != "train"}
+    settings = own_names.placed(settings, Path(where).parent)
     method = own.method(settings, protocol.Method, place, where)
     if method is None:
         method = schema.named(settings, protocol.METHODS, place, "method", where)

@@ -13,6 +13,7 @@ A family's module `protocol` offers
   `possible_metrics(config)` if a run cannot have all METRICS;
 - SELECTORS, words by metric, and `check_selection(metric)` if a selection may not choose by any
   of METRICS; its `held_out(benchmark, fraction, metric)` is then told which it is;
+- `parts(config)` if a run has backbones and methods beside its own, e.g. those of a teacher;
 - `check_networks(config, label)` if a method and its backbone may not fit each other;
 - `check_files(config, label, root)` if a method needs files beside the data;
 - `measured_checkpoint(config)` if metrics are of other weights than `train.checkpoint` says;
@@ -102,6 +103,16 @@ def possible_metrics(config: Any) -> set[str]:
     module = protocol(config.family)
     own = getattr(module, "possible_metrics", None)
     return set(module.METRICS) if own is None else own(config)
+
+
+def parts(config: Any) -> list[Any]:
+    """Settings of the backbones and methods that a run uses beside its own.
+
+    Args:
+        config: an `experiment.Config`; its family's `parts(config)`, if there is one, decides.
+    """
+    own = getattr(protocol(config.family), "parts", None)
+    return [] if own is None else list(own(config))
 
 
 def trial(config: Any) -> Any:

@@ -39,6 +39,18 @@ CASES: dict[str, tuple[list[str], str]] = {
         ["benchmark.transfer_classes=[10]"],
         "benchmark.transfer_classes: expected some, but not all, of the 10 classes 0 to 9, each",
     ),
+    "a class without a training image": (
+        ["benchmark={samples: 5, validation: 0, transfer_classes: [2]}"],
+        "benchmark.transfer_classes: of class 2 Optical digits has no training image",
+    ),
+    "classes beside which there are no images": (
+        ["benchmark={samples: 5, validation: 0, transfer_classes: [0, 1, 6, 7, 9]}"],
+        "benchmark.transfer_classes: Optical digits has no images of the classes beside",
+    ),
+    "a teacher of another type": (
+        ["methods.kd.teacher.train={precision: fp64}"],
+        "methods.kd.teacher.train.precision: student and teacher see the same images, in the type",
+    ),
     "a class twice": (["benchmark.transfer_classes=[1,1]"], "each once, not [1, 1]"),
     "views of images that do not change": (
         ["benchmark.views=3"],
@@ -116,6 +128,35 @@ CASES: dict[str, tuple[list[str], str]] = {
     "a contradiction further up": (
         ["methods.kd.teacher.method={name: kd, teacher: {checkpoint: cifar10_resnet56}}"],
         "methods.kd.teacher.method.teacher.checkpoint: cifar10_resnet56 knows the 10 classes of",
+    ),
+    "a teacher that is taught by a teacher's row": (
+        ["methods.kd.teacher.method={name: teacher}"],
+        "methods.kd.teacher.method.name: 'teacher' is a row that measures a teacher and teaches "
+        "nothing; choose e.g. kd, or remove the method",
+    ),
+    "a chain that is taught by a teacher's row": (
+        ["methods.kd.teacher.method={name: kd, teacher: {method: {name: teacher}}}"],
+        "methods.kd.teacher.method.teacher.method.name: 'teacher' is a row that measures",
+    ),
+    "a teacher that is taught by own code": (
+        ["methods.kd.teacher.method={name: './mine.py:Mine'}"],
+        "methods.kd.teacher.method.name: a teacher is taught by a method of ours, not by own code",
+    ),
+    "seeds of a teacher that train together": (
+        ["methods.kd.teacher.train={stack: 3}"],
+        "methods.kd.teacher.train.stack: each teacher trains by itself, one seed at a time, and",
+    ),
+    "a batch without triples further up": (
+        ["methods.kd.teacher={method: {name: rkd}, train: {batch_size: 2}}"],
+        "methods.kd.teacher.train.batch_size: its method compares the samples of a batch with each "
+        "other and needs at least 3, not 2",
+    ),
+    "a batch without triples still further up": (
+        [
+            "methods.kd.teacher={method: {name: kd, teacher: {method: {name: rkd}}}, "
+            "train: {batch_size: 2}}"
+        ],
+        "methods.kd.teacher.method.teacher.train.batch_size: its method compares the samples",
     ),
     "no peers": (["methods.kd={name: mutual, peers: 0}"], "methods.kd.peers: expected at least 1"),
     "generations unlike the student": (
@@ -241,6 +282,19 @@ def test_a_published_teacher_that_is_not_there(file, capsys, monkeypatch):
     err = refusal(file, capsys, *CIFAR)
     path = file.parent / "weights/cifar10_resnet/resnet56-4bfd9763.th"
     assert f"methods.kd.teacher.checkpoint: {path} is not there; put the file of" in err
+
+
+def test_a_chain_is_checked_with_the_training_that_it_has(file, capsys):
+    """A teacher's teacher goes by the teacher's settings of training, not by those of the row."""
+    chain = "{optimizer: sgd, momentum: 0.9}, method: {name: kd, teacher: {train: {lr: 0.1}}}"
+    last = "{momentum: 0.9}"
+    words = ["--dry-run", "--results", str(file.parent / "r")]
+    taught = f"methods.kd.teacher={{train: {chain}}}"
+    assert cli.main(["run", str(file), taught, *words]) == 0
+    taught = taught.replace("{lr: 0.1}", last)
+    assert cli.main(["run", str(file), taught, *words]) == 0
+    refused = refusal(file, capsys, f"methods.kd.teacher.train={last}")
+    assert "optimizer 'adam' does not use it" in refused
 
 
 def test_what_is_right_runs(file, capsys):

@@ -29,6 +29,7 @@ from tlresearch.distillation.teacher import TeacherItself
 from tlresearch.errors import UserError
 from tlresearch.launch import outputs
 from tlresearch.training import device
+from tlresearch.training.settings import Train
 
 peer("torch_pruning")
 
@@ -351,11 +352,9 @@ def test_without_the_library_one_sentence_names_the_extra(told, monkeypatch):
 
 
 def test_records_say_which_library(monkeypatch):
+    from tlresearch.experiment import Config
     from tlresearch.launch.plan import versions
 
-    class Config:
-        backbone, method = PLAIN, Pruned()
-
-    config: Any = Config()
+    config = Config("distillation", None, PLAIN, Pruned(), Train())
     assert versions(config)["torch-pruning"] == peer("torch_pruning").__version__
     assert plain_config(Pruned(), defaults=False) == {"kind": "Pruned"}

@@ -106,10 +106,16 @@ def _check_teacher(
             )
         return
     training = teachers.resolve(settings, None, train, place)
+    if training.train.batch_size < training.method.least_batch:
+        raise UserError(
+            f"{place}.train.batch_size: its method compares the samples of a batch with each other "
+            f"and needs at least {training.method.least_batch}, not {training.train.batch_size}"
+        )
     if training.train.checkpoint == "selected" and benchmark.validation == 0:
         raise UserError(
             f"{place}.train.checkpoint: 'selected' needs a held-out part; set benchmark.validation "
             "to a fraction above 0, e.g. 0.1"
         )
     if training.method.taught:
-        _check_teacher(benchmark, training.method.taught_by(), f"{label}.teacher.method", train)
+        label = f"{label}.teacher.method"
+        _check_teacher(benchmark, training.method.taught_by(), label, training.train)

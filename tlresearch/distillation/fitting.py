@@ -46,6 +46,11 @@ def check_taps(
             raise UserError(f"{place}.student: {error}") from None
     if settings.checkpoint is None:
         below = resolve(settings, backbone, train, f"{place}.teacher")
+        if settings.backbone:
+            try:
+                build(below.backbone, shape, classes, 0)
+            except UserError as error:
+                raise UserError(f"{place}.teacher.backbone: {error}") from None
         its = f"{place}.teacher.method"
         check_taps(below.method, below.backbone, below.train, shape, classes, its)
 

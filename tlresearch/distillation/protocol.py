@@ -21,7 +21,7 @@ from tlresearch.distillation.method import DistillationMethod
 from tlresearch.distillation.networks import Student, of_student
 from tlresearch.distillation.settings import DistillationSettings
 from tlresearch.distillation.teacher import TeacherItself
-from tlresearch.distillation.teachers import resolve
+from tlresearch.distillation.teachers import above, resolve
 from tlresearch.distillation.teaching import (
     School,
     TeacherFailed,
@@ -65,6 +65,11 @@ def sizes(benchmark: DistillationSettings) -> tuple[tuple[int, int, int], int]:
     """Shape of an image, and units of the head."""
     entry = catalogue.entry(benchmark.dataset)
     return entry.shape, entry.classes
+
+
+def parts(config: Any) -> list[Any]:
+    """Backbones and methods of all who teach a run, and each other."""
+    return above(config.method, config.backbone, config.train)
 
 
 def check_networks(config: Any, label: str) -> None:

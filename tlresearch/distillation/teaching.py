@@ -194,7 +194,7 @@ class School:
         }
         if training.method.taught:
             plain["base"] = its.base
-        files = [hashlib.sha256(file).hexdigest() for file in own.sources(training)]
+        files = sorted(hashlib.sha256(file).hexdigest() for file in own.sources(_parts(training)))
         if files:
             plain["own files"] = files
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
@@ -234,9 +234,15 @@ def steps_of_teachers(settings: TeacherSettings, backbone: Any, train: Train) ->
 
 def _source(training: teachers.Training) -> str:
     """Hash of the code that trains such a network."""
-    kinds = (type(training.method), type(training.backbone))
-    modules = [__name__, *(kind.__module__ for kind in kinds)]
-    return source_hash(modules, own.sources(training))
+    parts = _parts(training)
+    modules = [__name__, *(type(part).__module__ for part in parts)]
+    return source_hash(modules, own.sources(parts))
+
+
+def _parts(training: teachers.Training) -> list[Any]:
+    """Backbones and methods of a teacher and of those who teach it."""
+    method, backbone = training.method, training.backbone
+    return [method, backbone, *teachers.above(method, backbone, training.train)]
 
 
 @torch.no_grad()

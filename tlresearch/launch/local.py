@@ -18,7 +18,7 @@ from tlresearch.errors import UserError
 from tlresearch.experiment import Experiment
 from tlresearch.files import FULL, claim, remove_leftovers
 from tlresearch.launch.plan import Plan, Stack, host, stack_run, versions
-from tlresearch.launch.waiting import Outdated, is_missing, missing_stacks, sources_of
+from tlresearch.launch.waiting import Outdated, is_missing, missing_stacks, own_files, sources_of
 from tlresearch.results.store import Store
 from tlresearch.results.weights import keep
 from tlresearch.training.distributed import ALONE, Processes
@@ -182,7 +182,7 @@ def _blaming(work: Work, stack: Stack) -> Iterator[None]:
     except (UserError, BdbQuit):
         raise
     except Exception as error:
-        ours = work.plan.debug or not own.sources(stack.cells[0].config)
+        ours = work.plan.debug or not own_files(stack.cells[0].config)
         # A reader of the output who left, or a full disk, is the command's affair.
         if ours or isinstance(error, BrokenPipeError) or getattr(error, "errno", None) in FULL:
             raise

@@ -201,9 +201,10 @@ def versions(config: Config | None = None) -> dict[str, str]:
     """Versions of what computed a record; of what a configuration uses beside, too."""
     import tlresearch
 
-    settings = getattr(config and config.backbone, "settings", None)
-    used = getattr(settings, "versions", {})
-    used = used | getattr(config and config.method, "versions", {})
+    used: dict[str, str] = {}
+    for part in [config.backbone, config.method, *families.parts(config)] if config else []:
+        used |= getattr(getattr(part, "settings", None), "versions", {})
+        used |= getattr(part, "versions", {})
     return used | {
         "tlresearch": tlresearch.__version__,
         "torch": torch.__version__,

@@ -24,10 +24,15 @@ Outdated = Mapping[str, str]
 
 
 def sources_of(config: Config) -> str:
-    """Hash of the code that the runs of a configuration use, own files included."""
-    kinds = type(config.method), type(config.backbone)
-    modules = [families.FAMILIES[config.family], *(kind.__module__ for kind in kinds)]
-    return source_hash(modules, own.sources(config))
+    """Hash of the code that the runs of a configuration use, own files and teachers' included."""
+    parts = config.method, config.backbone, *families.parts(config)
+    modules = [families.FAMILIES[config.family], *(type(part).__module__ for part in parts)]
+    return source_hash(modules, own_files(config))
+
+
+def own_files(config: Config) -> list[bytes]:
+    """The own files that the runs of a configuration use, as they were run; each once."""
+    return own.sources([config, *families.parts(config)])
 
 
 def row_key(config: Config) -> str:
