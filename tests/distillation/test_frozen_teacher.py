@@ -101,6 +101,18 @@ def test_an_answer_depends_on_its_row_alone(kind):
     torch.testing.assert_close(logits, net(x), rtol=1e-5, atol=1e-6)
 
 
+def test_where_a_chunk_lies_in_memory_is_nothing_to_its_bits():
+    """Every chunk of a larger batch begins as a batch of its own would; rows of 40 bytes here."""
+    torch.manual_seed(0)
+    teacher, x = FrozenTeacher(nn.Linear(10, 4)), torch.randn(150, 10)
+    addresses = []
+    teacher.network.register_forward_pre_hook(lambda _, args: addresses.append(args[0].data_ptr()))
+    logits = teacher.logits(x, 17)
+    assert {address % 64 for address in addresses} == {0}
+    alone = [teacher.logits(part.clone(), 17) for part in x.split(17)]
+    assert torch.equal(torch.cat(alone), logits)
+
+
 def test_features_come_with_the_logits():
     net = network().eval()
     x = inputs(11)

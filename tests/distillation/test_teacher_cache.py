@@ -251,18 +251,6 @@ def test_the_slower_of_two_writers_without_claims_gives_way(tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_a_teacher_whose_bits_depend_on_a_rows_place_is_told_of(tmp_path, capsys):
-    """MKL's product of rows of 31 numbers: equal up to rounding, and not to the bit in silence."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 31), nn.ReLU(), nn.Linear(31, 4))
-    teacher = live(teacher=FrozenTeacher(net))
-    found = cached(teacher, tmp_path)
-    every = torch.arange(30).flip(0)
-    ours, asked = found.logits(every), teacher.logits(every)
-    torch.testing.assert_close(ours, asked, rtol=1e-5, atol=1e-6)
-    assert torch.equal(ours, asked) or "differ in last digits" in capsys.readouterr().err
-
-
 class Scaled(nn.Sequential):
     factor = 1.0
 
@@ -284,6 +272,57 @@ def test_an_edit_of_the_teachers_code_is_found(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Scaled, "factor", float("nan"))
     with pytest.raises(UserError, match="was made by other code"):
         kept(teacher, tmp_path)
+
+
+class Inner(nn.Linear):
+    factor = 1.0
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.factor * super().forward(input)
+
+
+class Outer(nn.ReLU):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) / Inner.factor
+
+
+def test_an_edit_that_only_features_show_is_found(tmp_path, monkeypatch, capsys):
+    """One that changes a tapped module, and what follows it, leaves the logits as they are."""
+    net = nn.Sequential(nn.Flatten(), Inner(12, 8), Outer(), nn.Linear(8, 4))
+    teacher, every = live(teacher=FrozenTeacher(net), taps=("1",)), torch.arange(30)
+    before = cached(teacher, tmp_path).logits(every)
+    monkeypatch.setattr(Inner, "factor", 2.0)
+    assert torch.equal(teacher.logits(every), before)
+    with pytest.raises(UserError, match=r"other code, .*: the same teacher's outputs of '1' diff"):
+        kept(teacher, tmp_path)
+    monkeypatch.setattr(Inner, "factor", 1 + 1e-6)
+    cached(teacher, tmp_path)
+    assert "last digits, " in (told := capsys.readouterr().err) and "outputs of '1' by" in told
+    monkeypatch.setattr(Inner, "forward", lambda self, x: nn.Linear.forward(self, x)[..., None])
+    monkeypatch.setattr(Outer, "forward", lambda _, x: x[..., 0].relu())
+    with pytest.raises(UserError, match=r"outputs of '1' have the shape \(8, 1\) now"):
+        kept(teacher, tmp_path)
+
+
+def test_a_small_feature_is_compared_by_its_own_size(tmp_path, monkeypatch):
+    """Numbers below a hundredth may not be anything."""
+    net = nn.Sequential(nn.Flatten(), Inner(12, 8), Outer(), nn.Linear(8, 4))
+    teacher = live(teacher=FrozenTeacher(net), taps=("1",))
+    with torch.no_grad():
+        for parameter in net[1].parameters():
+            parameter.mul_(1e-4)
+    cached(teacher, tmp_path)
+    monkeypatch.setattr(Inner, "factor", 2.0)
+    with pytest.raises(UserError, match="outputs of '1' differ"):
+        kept(teacher, tmp_path)
+
+
+def test_a_teacher_that_looks_at_neighbours_is_refused(tmp_path):
+    """Batch norm without running statistics, say: what would be kept is of no sample alone."""
+    normed = nn.BatchNorm1d(12, track_running_stats=False)
+    net = nn.Sequential(nn.Flatten(), normed, nn.Linear(12, 4))
+    with pytest.raises(UserError, match="an answer depends on the other rows of its chunk"):
+        kept(live(teacher=FrozenTeacher(net)), tmp_path)
 
 
 def test_files_are_memory_maps_that_are_never_written(tmp_path):

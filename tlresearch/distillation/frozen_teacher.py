@@ -1,15 +1,20 @@
 """A teacher that only answers: in evaluation mode, without gradients, unchanged to the byte.
 
-Its rows are evaluated in chunks of one fixed size, the last one filled up. The last digits of a
+Its rows are evaluated in chunks of one fixed size, the last one filled up, as the last digits of a
 row depend on how many rows there are: an MLP 784-1200-1200-10 and small convolutional networks in
 float32 gave the same bits for 16 to 1000 rows on one and two threads, and others for 1, 2 or 7. At
-one size of a chunk they depended neither on the neighbours nor on the place. So what the teacher
-says of a sample is a function of the sample, the same to the bit whether it was kept or is asked.
+one size of a chunk they never depended on the neighbours; on the place in the chunk they did for
+some networks (torch 2.14, an AMD EPYC, chunks of 16 to 128 rows, the same on one and two threads):
 
-Where this does not hold (measured with torch 2.14 on a CPU): a row's place matters in a linear
-layer whose number of inputs is odd (9 or 31; not 12, 30, 64, 300, 784 or 1200), a matter of how
-rows are aligned in memory, and in a sigmoid for chunks that are no multiple of 16. `teacher_cache`
-asks the teacher at hand again, and tells.
+- behind a linear layer whose number of inputs 4 does not divide in float32, or 2 in float64, for
+  about half of the rows or more: rows lie at addresses that 16 bytes divide or not. So it is with
+  MLPs that have 9, 10, 30, 31 or 50 hidden units, and not with 12, 20, 100, 256, 300, 400 or 1200,
+  nor with LeNet or ResNet-20;
+- in the last rows of a chunk of 50, behind a layer with one output or, in float64, many; behind a
+  sigmoid in chunks of 7, 50 or 100.
+
+So an answer is a function of the sample, kept or asked, to the bit, if the sample always has the
+same place: `LiveTeacher` sees to it where `place_matters`.
 """
 
 import hashlib
@@ -56,9 +61,10 @@ class FrozenTeacher:
         self._digests = _digests(network)
 
     def outputs(self, x: Tensor, taps: Sequence[str] = (), chunk: int = CHUNK) -> Outputs:
-        """Logits and features of each row, which depend on that row and on `chunk` alone.
+        """Logits and features of each row: they depend on it, on `chunk` and maybe on its place.
 
-        In the type of the weights also under autocast, as the kept outputs are.
+        The place of row i in its chunk is i mod `chunk`; see `place_matters`. In the type of the
+        weights also under autocast, as the kept outputs are.
 
         Args:
             x: inputs, (batch, …), at least one.
@@ -68,17 +74,40 @@ class FrozenTeacher:
         Raises:
             UserError: a path names no module, or one that cannot be tapped.
         """
-        # Whatever was done to the network since: batch norm must not see the transfer set.
-        self.network.eval()
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            parts = [self._chunk(part, taps, chunk) for part in x.split(chunk)]
+        parts = self._asked(x.split(chunk), taps, chunk)
         if len(parts) == 1:
             return parts[0]
         features = {path: torch.cat([part.features[path] for part in parts]) for path in taps}
         return Outputs(torch.cat([part.logits for part in parts]), features)
 
+    def place_matters(self, x: Tensor, taps: Sequence[str] = ()) -> bool:
+        """Whether a row's bits depend on its place in a chunk: tried in four orders.
+
+        Args:
+            x: one chunk of inputs, (chunk, …).
+            taps: paths of modules whose outputs count, too.
+        """
+        rows = torch.arange(len(x), device=x.device)
+        orders = [rows, rows.flip(0), rows.roll(1), rows.roll(len(x) // 3 | 1)]
+        said = self._asked([x[order] for order in orders], taps, len(x))
+        tables = [[one.logits, *one.features.values()] for one in said]
+        return not all(
+            torch.equal(table[order], moved)
+            for order, found in zip(orders, tables, strict=True)
+            for table, moved in zip(tables[0], found, strict=True)
+        )
+
+    def _asked(self, parts: Sequence[Tensor], taps: Sequence[str], chunk: int) -> list[Outputs]:
+        # Whatever was done to the network since: batch norm must not see the transfer set.
+        self.network.eval()
+        with torch.no_grad(), torch.autocast(parts[0].device.type, enabled=False):
+            # A part of a larger tensor may begin anywhere in memory, which bits depend on.
+            alone = len(parts) == 1
+            return [self._chunk(x if alone else x.clone(), taps, chunk) for x in parts]
+
     def _chunk(self, x: Tensor, taps: Sequence[str], chunk: int) -> Outputs:
         """Of at most `chunk` rows, filled up with copies of the first."""
+        x = x.contiguous()
         rows = len(x)
         if rows < chunk:
             x = torch.cat([x, x[:1].expand(chunk - rows, *x.shape[1:])])

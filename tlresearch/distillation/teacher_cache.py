@@ -2,11 +2,11 @@
 
 One folder for each view, named by a digest of the teacher (state and architecture), the data's
 fingerprint, the view, the type, the taps and the chunk (`LiveTeacher.facts`); see `cache_files`.
-The bits are those of the live teacher: both evaluate rows in chunks of one size, see
-`frozen_teacher`. When a cache is opened one chunk of samples, from all over the set and in another
-order than they were written in, is asked again. That shows an edit of the teacher's code, which
-its digest cannot know of, and where the last digits are others: on another machine, or behind a
-layer whose number of inputs is odd.
+The bits are those of the live teacher: both evaluate rows in chunks of one size, and each row in
+the same place of its chunk where that matters; see `live_teacher`. When a cache is opened one chunk
+of samples, from all over the set and so among other neighbours than when they were written, is
+asked again, logits and features. That shows an edit of the teacher's code, which its digest cannot
+know of, and where the last digits are others, as on another machine.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ from tlresearch.distillation.live_teacher import LiveTeacher, Teacher
 from tlresearch.errors import UserError, notice
 
 ROUNDING = 1e-2
-"""Of the largest |logit|: answers that differ by more are not those of the same function."""
+"""Of a table's largest magnitude: answers that differ by more are not of the same function."""
 
 _LOGITS = ""
 """Their name among the tables, the others' being paths, which are never empty."""
@@ -115,34 +115,54 @@ def open_cache(live: LiveTeacher, folders: Sequence[Path]) -> CachedTeacher:
 
 
 def _parts(live: LiveTeacher, view: int) -> Iterator[dict[str, Tensor]]:
-    """All rows in order."""
+    """All rows in order, each in its place."""
     samples = live.views.samples
     for indices in torch.arange(len(samples), device=samples.device).split(live.chunk):
-        logits, features = live.outputs(indices, view)
-        yield {_LOGITS: logits} | features
+        yield _tables(live.in_places(indices, view, live.taps))
+
+
+def _tables(said: Outputs) -> dict[str, Tensor]:
+    return {_LOGITS: said.logits} | said.features
 
 
 def _ask_again(live: LiveTeacher, cached: CachedTeacher, folders: Sequence[Path]) -> None:
-    """Compares one chunk in each view, backwards and from all over the set."""
+    """Compares one chunk in each view, from all over the set, each row in its place."""
     samples = live.views.samples
-    step = max(1, len(samples) // live.chunk)
-    indices = torch.arange(len(samples), device=samples.device)[::step][: live.chunk].flip(0)
+    places = torch.arange(min(live.chunk, len(samples)), device=samples.device)
+    spread = places + live.chunk * (places % -(-len(samples) // live.chunk))
+    indices = torch.where(spread < len(samples), spread, places)
     for view, folder in enumerate(folders):
-        asked, read = live.logits(indices, view), cached.logits(indices, view)
-        if torch.equal(asked, read):
+        asked = _tables(live.in_places(indices, view, live.taps))
+        _compare(folder, asked, _tables(cached.outputs(indices, view)))
+
+
+def _compare(folder: Path, asked: dict[str, Tensor], read: dict[str, Tensor]) -> None:
+    """Refuses a table of another function; of other last digits it tells once."""
+    gaps = {}
+    for name, now in asked.items():
+        if torch.equal(now, read[name]):
             continue
-        gap = (asked - read).abs().max().item()
-        if not gap <= ROUNDING * max(1.0, asked.abs().max().item()):
-            raise UserError(
-                f"{folder} was made by other code: the same teacher's logits differ by {gap:.3g}; "
-                "delete the folder, and the next run makes it again."
-            )
+        what = f"outputs of {name!r}" if name else "logits"
+        if now.shape != read[name].shape:
+            raise _other_code(folder, what, f"have the shape {tuple(now.shape[1:])} now")
+        gaps[what] = (now - read[name]).abs().max().item()
+        if not gaps[what] <= ROUNDING * now.abs().max().item():
+            raise _other_code(folder, what, f"differ by {gaps[what]:.3g}")
+    if gaps:
+        told = ", ".join(f"{what} by up to {gap:.1g}" for what, gap in gaps.items())
         notice(
-            f"{folder} and this teacher differ in last digits, by up to {gap:.1g}, so that a "
-            "student is not the same to the bit with both: it was made on another machine, by "
-            "another number of threads or version, or the bits depend on a row's place in its "
-            "chunk, as behind a layer with an odd number of inputs."
+            f"{folder} and this teacher differ in last digits, {told}, so that a student is not "
+            "the same to the bit with both: it was made on another machine, by another number of "
+            "threads or version, or an answer depends on the other rows of its chunk."
         )
+
+
+def _other_code(folder: Path, what: str, how: str) -> UserError:
+    return UserError(
+        f"{folder} was made by other code, or an answer depends on the other rows of its chunk: "
+        f"the same teacher's {what} {how}; delete the folder, and the next run makes it again, or "
+        "set cache: false."
+    )
 
 
 def _made_with(live: LiveTeacher) -> dict[str, Any]:
