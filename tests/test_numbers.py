@@ -134,7 +134,7 @@ PLAIN: dict[str, dict[str, str]] = {
         "250 points a domain": "a number of samples",
     },
     "docs/distillation.md": {
-        "1 % of the largest logit": "a tolerance",
+        "1 % of its largest number": "a tolerance",
         "±500": "an argument",
     },
     "docs/tuning.md": {"95 % bands": "a definition"},

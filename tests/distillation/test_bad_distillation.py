@@ -40,11 +40,13 @@ CASES: dict[str, tuple[list[str], str]] = {
         "benchmark.transfer_classes: expected some, but not all, of the 10 classes 0 to 9, each",
     ),
     "a class without a training image": (
-        ["benchmark={samples: 5, validation: 0, transfer_classes: [2]}"],
+        ["benchmark={dataset: optdigits, samples: 5, validation: 0, transfer_classes: [2]}"],
         "benchmark.transfer_classes: of class 2 Optical digits has no training image",
     ),
     "classes beside which there are no images": (
-        ["benchmark={samples: 5, validation: 0, transfer_classes: [0, 1, 6, 7, 9]}"],
+        [
+            "benchmark={dataset: optdigits, samples: 5, validation: 0, transfer_classes: [0,1,6,7,9]}"
+        ],
         "benchmark.transfer_classes: Optical digits has no images of the classes beside",
     ),
     "a teacher of another type": (

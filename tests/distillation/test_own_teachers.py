@@ -8,6 +8,7 @@ import pytest
 
 from tlresearch import cli, experiment, families
 from tlresearch.distillation import teachers, teaching
+from tlresearch.distillation.lineage import Lineage
 from tlresearch.distillation.teaching import School
 from tlresearch.errors import UserError
 from tlresearch.launch import outputs, plan
@@ -94,7 +95,7 @@ def test_a_kept_teacher_is_of_the_file_that_trained_it(folder, label):
         config = folder.load()[label].config
         settings = config.method.taught_by()
         training = teachers.resolve(settings, config.backbone, config.train, "teacher")
-        names.add((School._key(school, training, 0), teaching._source(training)))
+        names.add((School._key(school, training, Lineage(0, 0)), teaching._source(training)))
     assert [len(set(one)) for one in zip(*names, strict=True)] == [2, 2]
 
 
