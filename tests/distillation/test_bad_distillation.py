@@ -41,13 +41,13 @@ CASES: dict[str, tuple[list[str], str]] = {
     ),
     "a class without a training image": (
         ["benchmark={dataset: optdigits, samples: 5, validation: 0, transfer_classes: [2]}"],
-        "benchmark.transfer_classes: of class 2 Optical digits has no training image",
+        "benchmark.transfer_classes: of class 2 optdigits has no training image",
     ),
     "classes beside which there are no images": (
         [
-            "benchmark={dataset: optdigits, samples: 5, validation: 0, transfer_classes: [0,1,6,7,9]}"
+            "benchmark={dataset: optdigits, samples: 5, validation: 0, transfer_classes: [0,1,6,7,9]}"  # noqa: E501
         ],
-        "benchmark.transfer_classes: Optical digits has no images of the classes beside",
+        "benchmark.transfer_classes: optdigits has no images of the classes beside",
     ),
     "a teacher of another type": (
         ["methods.kd.teacher.train={precision: fp64}"],

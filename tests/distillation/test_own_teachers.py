@@ -195,13 +195,13 @@ def test_an_edit_is_seen_by_the_next_run(folder, quiet, monkeypatch, capsys):
     assert cli.main(words) == 0
     table = folder.results / "exp.md"
     assert "stale" not in table.read_text()
-    assert len(list(folder.results.rglob("trained/*"))) == 3
+    assert len(list(folder.results.rglob("trained/*"))) == 2
     folder.edit()
     assert cli.main(words) == 0
     assert table.read_text().count(" (stale) |") == 2
     assert cli.main([*words, "--rerun", "stale"]) == 0
     assert "(stale" not in table.read_text() and "Traceback" not in capsys.readouterr().err
-    assert len(list(folder.results.rglob("trained/*"))) == 6
+    assert len(list(folder.results.rglob("trained/*"))) == 4
 
 
 def test_a_mistake_in_a_teachers_file_is_told_as_its_own(folder, quiet, capsys):

@@ -180,40 +180,38 @@ def run_stack(
     school = School(images, files, its, root, run.benchmark.cache)
     with tf32(run.train.tf32):
         frozen, failures = _teachers(run, school)
-        taught = _only(run, list(frozen))
+        taught, teachers = _only(run, list(frozen)), list(frozen.values())
         found: list[Outcome] = []
         if frozen and isinstance(run.method, TeacherItself):
-            found = _teachers_measured(taught, school, list(frozen.values()))
+            found = _teachers_measured(taught, school, teachers)
         elif frozen:
-            found = _students(taught, school, list(frozen.values()), watch)
-    rows = dict(zip(taught.seeds, found, strict=True)) | failures
-    return [rows[seed] for seed in run.seeds]
+            found = _students(taught, school, teachers, watch)
+    rows = dict(zip(frozen, found, strict=True)) | failures
+    return [rows[place] for place in range(len(run.seeds))]
 
 
 def _teachers(
     run: StackRun, school: School
 ) -> tuple[dict[int, list[FrozenTeacher]], dict[int, Outcome]]:
-    """Of each seed its teachers, or what became of a seed whose teacher diverged."""
+    """By place in the stack the teachers, or what became of a run whose teacher diverged."""
     frozen: dict[int, list[FrozenTeacher]] = {}
     failures: dict[int, Outcome] = {}
-    for seed in run.seeds:
+    for place, seed in enumerate(run.seeds):
         try:
-            frozen[seed] = []
+            of_seed = []
             if run.method.taught:
-                settings = run.method.taught_by()
-                frozen[seed] = school.of(settings, run.backbone, run.train, seed)
+                of_seed = school.of(run.method.taught_by(), run.backbone, run.train, seed)
+            frozen[place] = of_seed
         except TeacherFailed as failure:
-            del frozen[seed]
             details = _details(run, school, 0, school.seconds)
-            failures[seed] = Outcome({}, {}, "failed", str(failure), details)
+            failures[place] = Outcome({}, {}, "failed", str(failure), details)
     return frozen, failures
 
 
-def _only(run: StackRun, seeds: list[int]) -> StackRun:
-    """The run of some of its seeds."""
-    places = [run.seeds.index(seed) for seed in seeds]
+def _only(run: StackRun, places: list[int]) -> StackRun:
+    """The run of some of its stack; a seed may be there with several values of a field."""
     fields = {name: [values[i] for i in places] for name, values in run.fields.items()}
-    return replace(run, seeds=seeds, fields=fields)
+    return replace(run, seeds=[run.seeds[i] for i in places], fields=fields)
 
 
 def _students(
