@@ -76,7 +76,7 @@ def test_measures_by_hand(lessons):
     )
     agree = [row.index(max(row)) == b for row, b in zip(p, best, strict=True)]
     held_out, its = student(images.train[images.held_out]), images.labels[images.held_out].tolist()
-    fitted = minimize_scalar(
+    fitted: Any = minimize_scalar(
         lambda t: nll_of(held_out / math.exp(t), its), bounds=(-7, 7), method="bounded",
         options={"xatol": 1e-12},
     )  # fmt: skip

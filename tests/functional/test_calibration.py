@@ -1,5 +1,7 @@
 """Calibration error against a loop over bins, temperature against scipy."""
 
+from typing import Any
+
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
@@ -73,7 +75,9 @@ def test_temperature_is_scipys(scale):
     def loss(log_t: float) -> float:
         return cross_entropy(z / torch.tensor(log_t).exp(), y).item()
 
-    found = minimize_scalar(loss, bounds=(-6.9, 6.9), method="bounded", options={"xatol": 1e-9})
+    found: Any = minimize_scalar(
+        loss, bounds=(-6.9, 6.9), method="bounded", options={"xatol": 1e-9}
+    )
     ours = best_temperature(z, y)
     assert ours.log().item() == pytest.approx(found.x, abs=1e-5)
     assert cross_entropy(z / ours, y).item() <= found.fun + 1e-12
