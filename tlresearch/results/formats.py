@@ -109,7 +109,7 @@ METRIC_FORMATS: dict[str, MetricFormat] = {
     "nll": MetricFormat("NLL", "nats", decimals=4, lower_is_better=True),
     "nll_scaled": MetricFormat("NLL, scaled", "nats", decimals=4, lower_is_better=True),
     "kl_teacher": MetricFormat("KL to the teacher", "nats", decimals=4, lower_is_better=True),
-    "temperature": MetricFormat("temperature", decimals=2),
+    "temperature": MetricFormat("scaling temperature", decimals=2),
     "ece_scaled": _percent("ECE, scaled", lower=True),
     "parameters": MetricFormat("parameters", decimals=0, lower_is_better=True),
     "flops": MetricFormat("FLOPs", decimals=0, lower_is_better=True),
