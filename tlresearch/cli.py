@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parse(arguments)
     options.line = stopping.command_line(arguments)
-    _pin_threads()
+    _pin_threads(options)
     try:
         code = options.command(options)
         sys.stdout.flush()  # here, where a reader that has gone is no error
@@ -65,9 +65,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _pin_threads() -> None:
-    """Before torch is imported. Unbound threads were seen at the speed of one."""
-    if "torch" not in sys.modules:
+def _pin_threads(options: argparse.Namespace) -> None:
+    """Before torch is imported. Unbound threads were seen at the speed of one.
+
+    Only where a command has all cores: threads are bound to the first ones, and commands beside
+    each other, of a few threads each, would share those and leave the others idle.
+    """
+    few = getattr(options, "threads", None) or os.environ.get("OMP_NUM_THREADS")
+    if "torch" not in sys.modules and not few:
         os.environ.setdefault("OMP_PROC_BIND", "true")
 
 

@@ -1,24 +1,22 @@
 """The order of distillation: teachers first, then their students, then both are measured."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from tlresearch import own
 from tlresearch.data import catalogue
-from tlresearch.distillation import METHODS, report
+from tlresearch.distillation import METHODS, outcomes, report
 from tlresearch.distillation.batches import TaughtBatches
 from tlresearch.distillation.checks import check
 from tlresearch.distillation.course import Course, Watch, begin, one_by_one
 from tlresearch.distillation.fitting import check_taps
 from tlresearch.distillation.frozen_teacher import FrozenTeacher
-from tlresearch.distillation.images import Images, load_images
+from tlresearch.distillation.images import load_images
 from tlresearch.distillation.method import DistillationMethod
-from tlresearch.distillation.networks import Student, of_student
 from tlresearch.distillation.settings import DistillationSettings
 from tlresearch.distillation.teacher import TeacherItself
 from tlresearch.distillation.teachers import above, resolve
@@ -30,11 +28,10 @@ from tlresearch.distillation.teaching import (
 )
 from tlresearch.distillation.trying import trial
 from tlresearch.errors import UserError
-from tlresearch.training.device import dtype_of, peak_memory, tf32
+from tlresearch.training.device import dtype_of, tf32
 from tlresearch.training.distributed import ALONE, Processes
 from tlresearch.training.observer import CHECKPOINT_SECONDS, RunFiles
 from tlresearch.training.runs import Outcome, StackRun
-from tlresearch.training.weights import weights_of
 
 __all__ = ["METHODS", "Outcome", "StackRun", "check", "trial"]
 
@@ -183,7 +180,7 @@ def run_stack(
         taught, teachers = _only(run, list(frozen)), list(frozen.values())
         found: list[Outcome] = []
         if frozen and isinstance(run.method, TeacherItself):
-            found = _teachers_measured(taught, school, teachers)
+            found = outcomes.of_teachers(taught, school, teachers)
         elif frozen:
             found = _students(taught, school, teachers, watch)
     rows = dict(zip(frozen, found, strict=True)) | failures
@@ -203,7 +200,7 @@ def _teachers(
                 of_seed = school.of(run.method.taught_by(), run.backbone, run.train, seed)
             frozen[place] = of_seed
         except TeacherFailed as failure:
-            details = _details(run, school, 0, school.seconds)
+            details = outcomes.details_of(run, school, 0, school.seconds)
             failures[place] = Outcome({}, {}, "failed", str(failure), details)
     return frozen, failures
 
@@ -219,12 +216,12 @@ def _students(
 ) -> list[Outcome]:
     """Trains and measures them."""
     course = _course(run, school, frozen, watch)
-    before = _before(run, school, course)
+    before = outcomes.before_training(run, school, course)
     course.travel()
     for teachers in frozen:
         for teacher in teachers:
             teacher.unchanged()
-    rows = _outcomes(run, school, course, frozen)
+    rows = outcomes.of_students(run, school, course, frozen)
     for row, found in zip(rows, before, strict=True):
         if row.status == "finished":
             row.metrics.update(found)
@@ -257,114 +254,3 @@ def _course(
         benchmark.fresh, method.teacher_taps,
     )  # fmt: skip
     return Course(training, batches, images, school.files, watch)
-
-
-def _before(run: StackRun, school: School, course: Course) -> list[dict[str, float]]:
-    """What students are worth that begin with trained weights; of others nothing."""
-    rows: list[dict[str, float]] = [{} for _ in run.seeds]
-    if run.method.begins_trained:
-        for place, row in enumerate(rows):
-            seen = report.measured(course.network(place), school.images, run.benchmark.evaluate)
-            found = report.quality(seen)
-            row.update({name: found[name.removesuffix("_before")] for name in report.BEFORE})
-    return rows
-
-
-def _outcomes(
-    run: StackRun, school: School, course: Course, frozen: list[list[FrozenTeacher]]
-) -> list[Outcome]:
-    """What each seed came to."""
-    rows, training = [], course.training
-    chosen = _chosen_metrics(run, school, course)
-    for place, failure in enumerate(training.failures):
-        details = _details(run, school, training.steps[place], course.elapsed)
-        if failure:
-            rows.append(Outcome({}, {}, "failed", failure, details, source=school.other_code))
-            continue
-        student = course.network(place)
-        assert isinstance(student, Student)
-        weights = of_student(weights_of(student))
-        found = _measure(run, school.images, student, frozen[place]) | chosen[place]
-        found |= report.costs(course.training.steps[place] * len(run.seeds), course.elapsed)
-        rows.append(
-            Outcome(found, {}, "finished", None, details, weights, source=school.other_code)
-        )
-    return rows
-
-
-def _chosen_metrics(run: StackRun, school: School, course: Course) -> list[dict[str, float]]:
-    """With `checkpoint: selected`: what the selected weights are worth; leaves the last ones."""
-    last = course.learning.last
-    rows: list[dict[str, float]] = [{} for _ in run.seeds]
-    if last is None:
-        return rows
-    if run.benchmark.evaluate == "test":
-        for place, row in enumerate(rows):
-            seen = report.measured(course.network(place), school.images, "test")
-            row.update({f"{name}_selected": v for name, v in report.quality(seen).items()})
-    last.restore(course.training.stack)
-    return rows
-
-
-def _measure(
-    run: StackRun, images: Images, network: nn.Module, teachers: Sequence[FrozenTeacher]
-) -> dict[str, float]:
-    """All metrics of one seed."""
-    benchmark = run.benchmark
-    seen = report.measured(network, images, benchmark.evaluate)
-    copies = report.copies_of(teachers, images, benchmark.evaluate)
-    found = report.quality(seen) | report.calibrated(seen) | report.beside(seen, copies)
-    if benchmark.transfer_classes:
-        found |= report.absent(seen, benchmark.transfer_classes, images)
-    plain = nn.Sequential(network.backbone, network.head)  # type: ignore[arg-type]
-    return found | report.sizes(plain, images.shape)
-
-
-def _teachers_measured(
-    run: StackRun, school: School, frozen: list[list[FrozenTeacher]]
-) -> list[Outcome]:
-    """The row of the teachers themselves."""
-    rows, settings = [], run.method.taught_by()
-    for seed, teachers in zip(run.seeds, frozen, strict=True):
-        steps = steps_of_teachers(settings, run.backbone, run.train)
-        details = _details(run, school, steps, school.seconds)
-        network: nn.Module = teachers[0].network
-        weights = weights_of(network)
-        if len(teachers) > 1:
-            network, weights = _Together(teachers), {}
-        seen = report.measured(network, school.images, run.benchmark.evaluate)
-        found = report.quality(seen)
-        if settings.checkpoint is None:
-            found |= report.calibrated(seen)
-        each = report.sizes(teachers[0].network, school.images.shape)
-        found |= {name: value * len(teachers) for name, value in each.items()}
-        if settings.checkpoint is None:
-            found |= report.costs(*school.cost(settings, run.backbone, run.train, seed))
-        rows.append(
-            Outcome(found, {}, "finished", None, details, weights, source=school.other_code)
-        )
-    return rows
-
-
-class _Together(nn.Module):
-    """Several teachers as one network: the logarithm of their mean probabilities."""
-
-    def __init__(self, teachers: Sequence[FrozenTeacher]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(teacher.network for teacher in teachers)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        from tlresearch.functional.soft_targets import ensemble_logits
-
-        return ensemble_logits(torch.stack([member(x) for member in self.members]))
-
-
-def _details(run: StackRun, school: School, steps: int, seconds: float) -> dict[str, Any]:
-    """What a record says beside its metrics."""
-    return {
-        "steps": steps,
-        "stack_seconds": seconds,
-        "steps_per_second": steps * len(run.seeds) / max(seconds, 1e-9),
-        "samples_per_step": run.train.batch_size * run.train.accumulate,
-        "peak_memory_bytes": peak_memory(school.images.train.device),
-    }

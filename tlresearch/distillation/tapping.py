@@ -70,7 +70,7 @@ class TappingMethod(TaughtMethod):
 
     def compare(self, networks: Student, features: list[Tensor], batch: TaughtBatch) -> Tensor:
         """The loss on features, unweighted."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define compare")
 
     def terms(
         self, networks: Student, logits: Tensor, features: list[Tensor], batch: TaughtBatch
