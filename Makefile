@@ -8,7 +8,7 @@ WORKERS ?= auto
 .PHONY: help quick test test-gpu lint clean
 
 help:
-	@echo 'make quick   how much EWC forgets, few-shot learning of glyphs, digits of another hand, on embedded data: three tables within minutes'
+	@echo 'make quick   how much EWC forgets, few-shot learning of glyphs, digits of another hand, what a teacher adds, on embedded data: four tables within minutes'
 	@echo 'make test    the tests (WORKERS=2 sets the number of processes)'
 	@echo 'make test-gpu   the tests that need a GPU; skipped, and why, without one'
 	@echo 'make lint    ruff and pyright'
@@ -19,6 +19,7 @@ quick: .venv/.ready
 	@.venv/bin/tlresearch run experiments/quick/forgetting.yaml --results runs
 	@.venv/bin/tlresearch run experiments/quick/fewshot.yaml --results runs
 	@.venv/bin/tlresearch run experiments/quick/adaptation.yaml --results runs
+	@.venv/bin/tlresearch run experiments/quick/distillation.yaml --results runs
 
 test: .venv/.ready
 	@.venv/bin/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist loadgroup

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from turns import Loop
+from turns import Loop, repeated
 
 
 @dataclass(frozen=True)
@@ -93,19 +93,6 @@ class Reversed(torch.autograd.Function):
         return gradients[0] * -ctx.strength, None
 
 
-def _repeated(step_of: Callable[[int], None]) -> Loop:
-    """A function that takes n more steps."""
-    done = 0
-
-    def steps(count: int) -> None:
-        nonlocal done
-        for step in range(done, done + count):
-            step_of(step)
-        done += count
-
-    return steps
-
-
 def _by_hand(
     networks: Networks, given: Given, compiled: bool = False
 ) -> Callable[[Tensor, Tensor, int], None]:
@@ -147,7 +134,7 @@ def hand_loop(
         y = given.labels.index_select(0, rows[0])
         take(x.permute(0, 3, 1, 2) if channels_last else x, y, step)
 
-    return _repeated(step_of)
+    return repeated(step_of)
 
 
 class Files(Dataset[tuple[Tensor, int]]):
@@ -197,7 +184,7 @@ def png_loop(networks: Networks, given: Given, folder: Path) -> Loop:
         (source, y), (target, _) = (next(loader) for loader in loaders)
         take(torch.cat([source, target]).to(device), y.to(device), step)
 
-    return _repeated(step_of)
+    return repeated(step_of)
 
 
 def pytorch_adapt_loop(
@@ -235,4 +222,4 @@ def pytorch_adapt_loop(
         }
         hook({**models, **batch, **domains})
 
-    return _repeated(step_of)
+    return repeated(step_of)

@@ -17,12 +17,8 @@ pytorch-adapt comes by `pip install --no-deps pytorch-adapt==0.0.83 pytorch-metr
 torchmetrics`; where it cannot be imported its ratios are left out.
 """
 
-import argparse
-import json
-import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +29,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import adaptation_peers as peers
 import torch
 from adaptation_peers import Given, Networks
-from fewshot_peers import copied, imported
-from turns import Loop, Options, alternate, best, faster, report
+from turns import (
+    Loop,
+    Options,
+    alternate,
+    best,
+    copied,
+    faster,
+    imported,
+    options_of,
+    parser_of,
+    print_ratios,
+    report,
+)
 
 from tlresearch.adaptation.batches import RoundBatches
 from tlresearch.adaptation.dann import DANN
@@ -208,29 +215,16 @@ def dann_stack5(options: Options) -> dict[str, float]:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="under a minute, less certain")
-    parser.add_argument("--device", default="cpu")
+    parser = parser_of(__doc__)
     parser.add_argument("--works", nargs="+", choices=WORKS, default=WORKS)
-    parser.add_argument(
-        "--processor-time",
-        action="store_true",
-        help="count the time in which this process had a core: for a CPU that others use, too",
-    )
     asked = parser.parse_args()
-    device = torch.device(asked.device)
-    if asked.processor_time and device.type != "cpu":
-        parser.error("--processor-time is for --device cpu")
     prepare_process(1)
-    seconds, rounds = (0.1, 5) if asked.quick else (0.4, 25)
-    clock = time.process_time if asked.processor_time else time.perf_counter
-    options = Options(asked.quick, device, seconds, rounds, clock)
+    options = options_of(parser, asked)
     works = {"dann": dann, "dann_stack5": dann_stack5}
-    print(f"torch {torch.__version__}, {device}, {os.cpu_count()} cores, one thread")
     results: dict[str, float] = {}
     for name in asked.works:
         results |= works[name](options)
-    print(json.dumps({name: round(value, 4) for name, value in results.items()}))
+    print_ratios(results)
 
 
 if __name__ == "__main__":

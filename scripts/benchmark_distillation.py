@@ -24,9 +24,6 @@ torchdistill comes by `pip install --no-deps torchdistill==1.1.5` (it needs torc
 where it cannot be imported a line says so and its ratios are left out.
 """
 
-import argparse
-import json
-import os
 import sys
 import tempfile
 import time
@@ -40,9 +37,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import distillation_peers as peers
 import torch
 from distillation_peers import Given
-from fewshot_peers import copied, imported
 from torch import nn
-from turns import Loop, Options, alternate, best, faster, report
+from turns import (
+    Loop,
+    Options,
+    alternate,
+    best,
+    copied,
+    faster,
+    imported,
+    options_of,
+    parser_of,
+    print_ratios,
+    report,
+)
 
 from tlresearch.backbones.mlp import MLP
 from tlresearch.distillation import teacher_cache
@@ -238,29 +246,15 @@ def mlp(options: Options, train: Train) -> dict[str, float]:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="under a minute, less certain")
-    parser.add_argument("--device", default="cpu")
+    parser = parser_of(__doc__)
     parser.add_argument("--optimizer", choices=("sgd", "adam"), default="sgd")
-    parser.add_argument(
-        "--processor-time",
-        action="store_true",
-        help="count the time in which this process had a core: for a CPU that others use, too",
-    )
     asked = parser.parse_args()
-    device = torch.device(asked.device)
-    if asked.processor_time and device.type != "cpu":
-        parser.error("--processor-time is for --device cpu")
     prepare_process(1)
-    seconds, rounds = (0.1, 5) if asked.quick else (0.4, 25)
-    clock = time.process_time if asked.processor_time else time.perf_counter
     own: dict[str, Any] = (
         {"lr": 0.01, "momentum": 0.9} if asked.optimizer == "sgd" else {"lr": 1e-3}
     )
     train = Train(steps=STEPS, batch_size=BATCH, optimizer=asked.optimizer, **own)
-    print(f"torch {torch.__version__}, {device}, {os.cpu_count()} cores, one thread")
-    results = mlp(Options(asked.quick, device, seconds, rounds, clock), train)
-    print(json.dumps({name: round(value, 4) for name, value in results.items()}))
+    print_ratios(mlp(options_of(parser, asked), train))
 
 
 if __name__ == "__main__":

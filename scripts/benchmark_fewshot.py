@@ -20,7 +20,6 @@ Run: python scripts/benchmark_fewshot.py [--quick] [--device cuda] [--works NAME
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import platform
@@ -38,9 +37,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import fewshot_peers as peers
 import torch
-from fewshot_peers import Given, Loop, Sampler
+from fewshot_peers import Given, Sampler
 from torch import Tensor, nn
-from turns import Options, alternate, best, faster, report
+from turns import (
+    Loop,
+    Options,
+    alternate,
+    best,
+    copied,
+    faster,
+    imported,
+    options_of,
+    parser_of,
+    print_ratios,
+    report,
+)
 
 from tlresearch.backbones.conv4 import Conv4
 from tlresearch.backbones.mlp import MLP
@@ -139,7 +150,7 @@ def sinusoid(options: Options, inner_steps: int) -> dict[str, float]:
     given = Given.of(single.batch, 16, ways=1)
 
     def network() -> nn.Module:
-        return peers.copied(peers.mlp(), single.network)
+        return copied(peers.mlp(), single.network)
 
     loops: dict[str, Loop] = {
         "fit, compiled": single.steps,
@@ -168,7 +179,7 @@ def peer_loops(
     makers = {"learn2learn": peers.learn2learn_loop, "higher": peers.higher_loop}
     loops = {}
     for name, make in makers.items():
-        package = peers.imported(name)
+        package = imported(name)
         if package is not None:
             loops[name] = make(package, network(), given, inner_steps, rate)
     return loops
@@ -182,7 +193,7 @@ def conv4(options: Options) -> dict[str, float]:
     given = Given.of(single.batch, 4, ways=5)
 
     def network() -> nn.Module:
-        return peers.copied(peers.conv4(5), single.network)
+        return copied(peers.conv4(5), single.network)
 
     loops: dict[str, Loop] = {"fit": single.steps}
     loops[f"fit, chunks of {CHUNK}"] = ours("conv4", options, task_chunk=CHUNK).steps
@@ -272,7 +283,7 @@ def memory(options: Options) -> dict[str, float]:
         print("\nleft out: memory, which is read from Linux's /proc and of the CPU")
         return {}
     names = {"fit": "all tasks at once", f"fit {CHUNK}": f"chunks of {CHUNK} tasks"}
-    if peers.imported("learn2learn") is not None:
+    if imported("learn2learn") is not None:
         names["learn2learn"] = "task by task"
     print("\nPeak growth of resident memory by meta-steps on Conv-4, 32 tasks")
     grown = {}
@@ -296,9 +307,9 @@ def memory_of(name: str) -> int:
     kind, *chunk = name.split()
     single = ours("conv4", options, task_chunk=int(chunk[0]) if chunk else None)
     given = Given.of(single.batch, 3, ways=5)
-    network = peers.copied(peers.conv4(5), single.network)
+    network = copied(peers.conv4(5), single.network)
     if kind == "learn2learn":
-        loop = peers.learn2learn_loop(peers.imported(kind), network, given, 1, 0.4)
+        loop = peers.learn2learn_loop(imported(kind), network, given, 1, 0.4)
     else:
         loop = single.steps
     nn.Conv2d(1, 1, 3)(torch.zeros(1, 1, 8, 8)).sum().backward()  # what any convolution loads
@@ -324,7 +335,7 @@ def episodes(options: Options) -> dict[str, float]:
     makers = {"learn2learn": peers.learn2learn_sampler, "easyfsl": peers.easyfsl_sampler}
     samplers: dict[str, Sampler] = {}
     for name, make in makers.items():
-        package = peers.imported(name)
+        package = imported(name)
         if package is not None:
             samplers[name] = make(package, x, y, *sizes)
     for sampler in samplers.values():
@@ -384,9 +395,7 @@ def check_episode(support: Tensor, query: Tensor, x: Tensor, sizes: tuple[int, i
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="under a minute, less certain")
-    parser.add_argument("--device", default="cpu")
+    parser = parser_of(__doc__)
     parser.add_argument("--works", nargs="+", choices=WORKS, default=None)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -394,8 +403,7 @@ def main() -> None:
     if given.memory_of:
         print(memory_of(given.memory_of))
         return
-    seconds, rounds = (0.15, 3) if given.quick else (1.0, 9)
-    options = Options(given.quick, torch.device(given.device), seconds, rounds)
+    options = options_of(parser, given, quick=(0.15, 3), long=(1.0, 9))
     works: dict[str, Callable[[], dict[str, float]]] = {
         "sinusoid": lambda: sinusoid(options, 1),
         "sinusoid_5": lambda: sinusoid(options, 5),
@@ -405,11 +413,10 @@ def main() -> None:
     }
     # Compiling five inner steps alone takes half a minute.
     chosen = given.works or (QUICK if given.quick else WORKS)
-    print(f"torch {torch.__version__}, {options.device}, {os.cpu_count()} cores, one thread each")
     results: dict[str, float] = {}
     for name in chosen:
         results |= works[name]()
-    print(json.dumps({name: round(value, 4) for name, value in results.items()}))
+    print_ratios(results)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ The loss is (1 − α) · cross-entropy + α T² · KL(teacher ‖ student), of 
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from turns import Loop
+from turns import Loop, repeated
 
 
 @dataclass(frozen=True)
@@ -90,20 +90,7 @@ def hand_loop(
         loss.backward()
         optimizer.step()
 
-    return _repeated(step_of)
-
-
-def _repeated(step_of: Callable[[int], None]) -> Loop:
-    """A function that takes n more steps."""
-    done = 0
-
-    def steps(count: int) -> None:
-        nonlocal done
-        for step in range(done, done + count):
-            step_of(step)
-        done += count
-
-    return steps
+    return repeated(step_of)
 
 
 class Digits(Dataset[tuple[Tensor, int]]):
@@ -147,6 +134,31 @@ class Rows(Dataset[tuple[Tensor, int]]):
         return self.images[place], self.labels[place]
 
 
+def _settings_of_box(given: Given, fused: dict[str, bool], workers: int) -> dict[str, Any]:
+    """What a configuration file of torchdistill would say."""
+    loader = {"batch_size": given.places.shape[1], "num_workers": workers}
+    order = given.places.flatten().tolist()
+    paths = {f"{who}_module_path": "." for who in ("student", "teacher")}
+    inputs = {f"{who}_module_io": "output" for who in ("student", "teacher")}
+    numbers = {"temperature": given.temperature, "alpha": 1 - given.alpha}
+    kd = {"key": "KDLoss", "kwargs": paths | inputs | numbers | {"reduction": "batchmean"}}
+    return {
+        "num_epochs": 1,
+        "train_data_loader": {
+            "dataset_id": "train",
+            "sampler": {"class_or_func": lambda data: order},
+            "kwargs": loader | ({"persistent_workers": True} if workers else {}),
+        },
+        "teacher": {"forward_proc": "forward_batch_only", "requires_grad": False},
+        "student": {"forward_proc": "forward_batch_only"},
+        "optimizer": {"key": given.optimizer, "kwargs": given.arguments | fused},
+        "criterion": {
+            "key": "WeightedSumLoss",
+            "kwargs": {"sub_terms": {"kd": {"criterion": kd, "weight": 1.0}}},
+        },
+    }
+
+
 def torchdistill_loop(
     package: Any,
     student: nn.Module,
@@ -170,28 +182,7 @@ def torchdistill_loop(
     """
     device = given.labels.device
     data = Rows(given.images, given.labels) if helped else Digits(given.pixels, given.labels)
-    loader = {"batch_size": given.places.shape[1], "num_workers": workers}
-    order = given.places.flatten().tolist()
-    fused = {"fused": True} if helped else {}
-    paths = {f"{who}_module_path": "." for who in ("student", "teacher")}
-    inputs = {f"{who}_module_io": "output" for who in ("student", "teacher")}
-    numbers = {"temperature": given.temperature, "alpha": 1 - given.alpha}
-    kd = {"key": "KDLoss", "kwargs": paths | inputs | numbers | {"reduction": "batchmean"}}
-    settings = {
-        "num_epochs": 1,
-        "train_data_loader": {
-            "dataset_id": "train",
-            "sampler": {"class_or_func": lambda data: order},
-            "kwargs": loader | ({"persistent_workers": True} if workers else {}),
-        },
-        "teacher": {"forward_proc": "forward_batch_only", "requires_grad": False},
-        "student": {"forward_proc": "forward_batch_only"},
-        "optimizer": {"key": given.optimizer, "kwargs": given.arguments | fused},
-        "criterion": {
-            "key": "WeightedSumLoss",
-            "kwargs": {"sub_terms": {"kd": {"criterion": kd, "weight": 1.0}}},
-        },
-    }
+    settings = _settings_of_box(given, {"fused": True} if helped else {}, workers)
     box = package.core.distillation.get_distillation_box(
         teacher, student, {"train": data}, settings, device, None, False, 1
     )

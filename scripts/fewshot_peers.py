@@ -12,20 +12,11 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from turns import Loop, repeated
 
 from tlresearch.data.episodes import Episodes, labels
 
-Loop = Callable[[int], None]
 Sampler = Iterator[tuple[Tensor, Tensor]]
-
-
-def imported(name: str) -> Any:
-    """A peer's package, or None after a sentence that says that it is left out."""
-    try:
-        return __import__(name)
-    except ImportError as error:
-        print(f"left out: {name}, which cannot be imported ({error})")
-        return None
 
 
 @dataclass(frozen=True)
@@ -89,27 +80,6 @@ def conv4(ways: int, channels: int = 64) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, ways))
 
 
-def copied(network: nn.Module, source: nn.Module) -> nn.Module:
-    """The network with the parameters of another one, which are in the same order."""
-    with torch.no_grad():
-        for mine, its in zip(network.parameters(), source.parameters(), strict=True):
-            mine.copy_(its)
-    return network.to(next(source.parameters()).device)
-
-
-def _repeated(step_of: Callable[[int], None]) -> Loop:
-    """A function that takes n more steps."""
-    done = 0
-
-    def steps(count: int) -> None:
-        nonlocal done
-        for step in range(done, done + count):
-            step_of(step)
-        done += count
-
-    return steps
-
-
 def learn2learn_loop(
     package: Any, network: nn.Module, given: Given, inner_steps: int, rate: float
 ) -> Loop:
@@ -127,7 +97,7 @@ def learn2learn_loop(
         _mean_gradient(network, given)
         optimizer.step()
 
-    return _repeated(step_of)
+    return repeated(step_of)
 
 
 def higher_loop(
@@ -147,7 +117,7 @@ def higher_loop(
         _mean_gradient(network, given)
         optimizer.step()
 
-    return _repeated(step_of)
+    return repeated(step_of)
 
 
 def _mean_gradient(network: nn.Module, given: Given) -> None:
@@ -195,7 +165,7 @@ def hand_loop(
         ).backward()
         optimizer.step()
 
-    return _repeated(step_of)
+    return repeated(step_of)
 
 
 def learn2learn_sampler(

@@ -1,11 +1,16 @@
 """Loops that take turns in one process, and what their times come to: for `benchmark_*.py`."""
 
+import argparse
+import json
+import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 
 Loop = Callable[[int], None]
 """Takes so many more steps."""
@@ -22,6 +27,69 @@ class Options:
     rounds: int
     clock: Callable[[], float] = time.perf_counter
     """In seconds; `time.process_time` leaves out what other processes take of the machine."""
+
+
+def parser_of(text: str | None) -> argparse.ArgumentParser:
+    """The options that every measurement has; `text` begins with what it is."""
+    parser = argparse.ArgumentParser(description=(text or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="under a minute, less certain")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="count the time in which this process had a core: for a CPU that others use, too",
+    )
+    return parser
+
+
+def options_of(
+    parser: argparse.ArgumentParser,
+    asked: argparse.Namespace,
+    quick: tuple[float, int] = (0.1, 5),
+    long: tuple[float, int] = (0.4, 25),
+) -> Options:
+    """Seconds a round and rounds are those of `quick` or `long`; says where it is measured."""
+    device = torch.device(asked.device)
+    if asked.processor_time and device.type != "cpu":
+        parser.error("--processor-time is for --device cpu")
+    clock = time.process_time if asked.processor_time else time.perf_counter
+    print(f"torch {torch.__version__}, {device}, {os.cpu_count()} cores, one thread each")
+    return Options(asked.quick, device, *(quick if asked.quick else long), clock)
+
+
+def print_ratios(results: dict[str, float]) -> None:
+    """The last line of a measurement."""
+    print(json.dumps({name: round(value, 4) for name, value in results.items()}))
+
+
+def repeated(step_of: Callable[[int], None]) -> Loop:
+    """A function that takes n more steps, of which each is told its number."""
+    done = 0
+
+    def steps(count: int) -> None:
+        nonlocal done
+        for step in range(done, done + count):
+            step_of(step)
+        done += count
+
+    return steps
+
+
+def imported(name: str) -> Any:
+    """A peer's package, or None after a sentence that says that it is left out."""
+    try:
+        return __import__(name)
+    except ImportError as error:
+        print(f"left out: {name}, which cannot be imported ({error})")
+        return None
+
+
+def copied(network: nn.Module, source: nn.Module) -> nn.Module:
+    """The network with the parameters of another one, which are in the same order."""
+    with torch.no_grad():
+        for mine, its in zip(network.parameters(), source.parameters(), strict=True):
+            mine.copy_(its)
+    return network.to(next(source.parameters()).device)
 
 
 def alternate(loops: dict[str, Loop], options: Options) -> dict[str, list[float]]:

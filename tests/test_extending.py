@@ -43,7 +43,10 @@ def test_the_loop_of_a_family_s_page_runs(family: str):
     (code,) = re.findall(r"```python\n(.*?)```", page(family), re.DOTALL)
     names: dict[str, Any] = {}
     exec(compile(code, f"docs/{family}.md", "exec"), names)
-    assert names["loss"].isfinite()
+    if family == "adaptation":
+        assert names["loss"].isfinite()
+    else:
+        assert names["found"]["teacher"] > 0.8 and names["found"]["student"] > 0.6
 
 
 def test_the_experiments_of_docs_distillation_are_accepted(tmp_path: Path):
@@ -51,7 +54,7 @@ def test_the_experiments_of_docs_distillation_are_accepted(tmp_path: Path):
     first, *others = re.findall(r"```yaml\n(.*?)```", page("distillation"), re.DOTALL)
     anchor = "large: " + re.findall(r"&large .*", first)[0] + "\n"
     whole = yamlfile.read(written(tmp_path, first))
-    assert len(others) == 2
+    assert len(others) == 3
     for text in ("", *others):
         known = anchor if "*large" in text and "&large" not in text else ""
         given = yamlfile.read(written(tmp_path, known + text)) if text else {}
